@@ -1,0 +1,198 @@
+package jsonrpc
+
+import (
+	"errors"
+	"strings"
+)
+
+// What can be wrong with a request before anybody is asked. The front maps
+// each to its code and HTTP status.
+var (
+	ErrParse       = errors.New("parse error")
+	ErrVersion     = errors.New("invalid JSON-RPC version")
+	ErrNoMethod    = errors.New("no method specified")
+	ErrID          = errors.New("invalid ID")
+	ErrMember      = errors.New("duplicate or misspelled envelope member")
+	ErrEmptyBatch  = errors.New("must specify at least one batch call")
+	ErrBatchSize   = errors.New("too many RPC calls in batch request")
+	ErrNotAllowed  = errors.New("rpc method is not whitelisted")
+	errWrongMember = errors.New("member of the wrong type")
+)
+
+// MaxMethodLen is the longest method name that is looked at, in bytes.
+const MaxMethodLen = 64
+
+// Parse reads one HTTP body or WebSocket frame: a request object or an array of
+// them. The calls' Params and ID point into body. A call that is wrong in itself
+// comes back with its Err set and no ID, as the incumbent answers it; an error
+// is returned for a body that is wrong as a whole. maxBatch bounds the elements
+// of an array; it is exceeded with ErrBatchSize before the rest is read.
+func Parse(body []byte, maxBatch int) (calls []*Call, batch bool, err error) {
+	i := skipSpace(body, 0)
+	if i >= len(body) {
+		return nil, false, ErrParse
+	}
+	if body[i] != '[' {
+		c := new(Call)
+		end, err := parseCall(body, i, c)
+		if err != nil || skipSpace(body, end) != len(body) {
+			return nil, false, ErrParse
+		}
+		return []*Call{c}, false, nil
+	}
+	i = skipSpace(body, i+1)
+	if i < len(body) && body[i] == ']' {
+		if skipSpace(body, i+1) != len(body) {
+			return nil, true, ErrParse
+		}
+		return nil, true, ErrEmptyBatch
+	}
+	var block []Call // calls are allocated in blocks, not one by one
+	for {
+		if len(calls) == maxBatch {
+			return nil, true, ErrBatchSize
+		}
+		if len(block) == 0 {
+			block = make([]Call, 16)
+		}
+		c := &block[0]
+		block = block[1:]
+		end, err := parseCall(body, i, c)
+		if err != nil {
+			return nil, true, ErrParse
+		}
+		calls = append(calls, c)
+		i = skipSpace(body, end)
+		if i >= len(body) {
+			return nil, true, ErrParse
+		}
+		switch body[i] {
+		case ',':
+			i = skipSpace(body, i+1)
+		case ']':
+			if skipSpace(body, i+1) != len(body) {
+				return nil, true, ErrParse
+			}
+			return calls, true, nil
+		default:
+			return nil, true, ErrParse
+		}
+	}
+}
+
+// parseCall reads the value that begins at b[i] as a request into c. An error
+// is returned for broken JSON only.
+func parseCall(b []byte, i int, c *Call) (end int, err error) {
+	if i >= len(b) {
+		return 0, errSyntax
+	}
+	if b[i] != '{' {
+		start, end, err := scanValue(b, i)
+		if err == nil {
+			c.Err = ErrParse
+			if string(b[start:end]) == "null" {
+				c.Err = ErrVersion
+			}
+		}
+		return end, err
+	}
+	var version, method, params, id []byte
+	end, err = scanMembers(b, i, func(name, value []byte) error {
+		var part *[]byte
+		switch string(name) {
+		case "jsonrpc":
+			part = &version
+		case "method":
+			part = &method
+		case "params":
+			part = &params
+		case "id":
+			part = &id
+		default:
+			return refuseLookalike(name)
+		}
+		if *part != nil {
+			return ErrMember
+		}
+		*part = value
+		return nil
+	})
+	if errors.Is(err, ErrMember) {
+		c.Err = ErrMember
+		// The object was scanned to its end; find where that is.
+		_, end, err = scanValue(b, i)
+		return end, err
+	}
+	if err != nil {
+		return 0, err
+	}
+	c.Params, c.ID = params, id
+	if c.Err = c.check(version, method); c.Err != nil {
+		c.ID = nil
+	}
+	return end, nil
+}
+
+// check validates the scanned members and sets the method.
+func (c *Call) check(version, method []byte) error {
+	isString := func(v []byte) bool { return len(v) > 0 && v[0] == '"' }
+	null := func(v []byte) bool { return v == nil || string(v) == "null" }
+	switch {
+	case !null(version) && !isString(version), !null(method) && !isString(method):
+		return ErrParse
+	case null(version) || string(unquote(version[1:len(version)-1])) != "2.0":
+		return ErrVersion
+	case null(method) || len(method) == 2:
+		return ErrNoMethod
+	case c.ID == nil || c.ID[0] == '{' || c.ID[0] == '[' || string(c.ID) == `""`:
+		return ErrID
+	}
+	if name := unquote(method[1 : len(method)-1]); ValidMethod(name) {
+		c.Method = string(name)
+		return nil
+	}
+	// A name that no method can have is refused like one that is not mapped,
+	// with the id, and never travels further.
+	return nil
+}
+
+// ValidMethod reports whether name matches ^[A-Za-z0-9_]{1,64}$.
+func ValidMethod[T string | []byte](name T) bool {
+	if len(name) == 0 || len(name) > MaxMethodLen {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_') {
+			return false
+		}
+	}
+	return true
+}
+
+// refuseLookalike returns ErrMember when a decoder that ignores case, or one
+// that resolves escapes, would take name for an envelope member.
+func refuseLookalike(name []byte) error {
+	text := string(unquote(name))
+	for _, member := range [...]string{"jsonrpc", "method", "params", "id"} {
+		if strings.EqualFold(text, member) {
+			return ErrMember
+		}
+	}
+	return nil
+}
+
+// AppendRequest appends the request that goes upstream for c: built from its
+// parts with the gateway's own id, never the client's object.
+func AppendRequest(dst []byte, c *Call, id uint64) []byte {
+	dst = append(dst, `{"jsonrpc":"2.0","method":"`...)
+	dst = append(dst, c.Method...)
+	dst = append(dst, '"')
+	if c.Params != nil {
+		dst = append(dst, `,"params":`...)
+		dst = append(dst, c.Params...)
+	}
+	dst = append(dst, `,"id":`...)
+	dst = appendUint(dst, id)
+	return append(dst, '}')
+}
