@@ -1,0 +1,445 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gateway.internal/proxyd/classify"
+	"gateway.internal/proxyd/jsonrpc"
+)
+
+// Result is what one call of an attempt came to: an Answer, with the Outcome of
+// its JSON-RPC error if it is one; or an Err and what that means.
+type Result struct {
+	Answer  *jsonrpc.Answer
+	Outcome classify.Outcome
+	Err     *Error
+}
+
+// Try says how an attempt is to be made.
+type Try struct {
+	// Timeout bounds the wait for the head of the answer. It is cut to the
+	// backend's response timeout.
+	Timeout time.Duration
+	// Group is the asking group's name, noted on answers.
+	Group string
+	// Watched attempts are told when the backend falls silent. Only reads may
+	// be watched.
+	Watched bool
+	// Trial is true when the caller holds the backend's trial.
+	Trial bool
+	// Finish lets the attempt run to its own end when it is abandoned: a send
+	// that has begun is not cut off.
+	Finish bool
+}
+
+// Attempt is one try at one backend for one or many calls.
+type Attempt struct {
+	Backend *Backend
+	// Calls are what is asked; the attempt reads but never changes them.
+	Calls []*jsonrpc.Call
+	// Results has one entry for each call once the attempt is done.
+	Results []Result
+	// Round is for the caller's use.
+	Round int
+
+	try       Try
+	whole     bool // the timeout is the backend's own
+	label     string
+	started   time.Time
+	flight    flight
+	cancel    context.CancelCauseFunc
+	abandoned atomic.Bool
+	settled   atomic.Bool
+}
+
+// Begin starts an attempt and sends it to done when it has ended; done must have
+// room. Every attempt must be given to Settle, or abandoned.
+func (b *Backend) Begin(calls []*jsonrpc.Call, try Try, done chan<- *Attempt) *Attempt {
+	ctx, cancel := context.WithCancelCause(b.base)
+	a := &Attempt{
+		Backend: b, Calls: calls, Results: make([]Result, len(calls)),
+		try: try, label: attemptLabel(calls), started: time.Now(), cancel: cancel,
+	}
+	a.whole = try.Timeout >= b.opts.ResponseTimeout
+	a.try.Timeout = min(try.Timeout, b.opts.ResponseTimeout)
+	a.flight = flight{started: a.started, suspected: make(chan struct{})}
+	if try.Watched {
+		a.flight.overdue = a.started.Add(b.health.expect(a.label))
+	}
+	if !b.enter() {
+		cancel(errClosed)
+		a.fail(a.Results, &Error{Backend: b.opts.Name, Kind: Canceled, cause: errClosed})
+		done <- a
+		return a
+	}
+	b.flights.add(&a.flight)
+	go func() {
+		defer b.attempts.Done()
+		defer cancel(nil)
+		a.run(ctx)
+		done <- a
+		if a.abandoned.Load() {
+			a.Settle(false)
+		}
+	}()
+	return a
+}
+
+// Suspected is closed when the answer is overdue and the backend silent.
+func (a *Attempt) Suspected() <-chan struct{} { return a.flight.suspected }
+
+// Cancel ends the attempt without a verdict about the backend.
+func (a *Attempt) Cancel(cause error) { a.cancel(cause) }
+
+// Abandon says that nobody waits for the attempt any more. It is canceled,
+// unless the backend is suspect: then it goes on until the first byte or its
+// time-out, since only that tells a pause from a failure.
+func (a *Attempt) Abandon() {
+	a.abandoned.Store(true)
+	select {
+	case <-a.flight.suspected:
+	default:
+		if !a.try.Finish {
+			a.cancel(errAbandoned)
+		}
+	}
+}
+
+// errClosed is the cause of attempts at a backend that was closed.
+var errClosed = errors.New("the backend is closed")
+
+var errAbandoned = errors.New("another attempt was quicker")
+
+// Settle ends the attempt's part in the backend's health. blame says that
+// another backend answered the same call, so that a failure counts.
+func (a *Attempt) Settle(blame bool) {
+	if a.settled.Swap(true) {
+		return
+	}
+	b := a.Backend
+	if blame {
+		for i := range a.Results {
+			r := &a.Results[i]
+			if r.Err != nil && r.Err.atOnce() {
+				return // counted when it happened
+			}
+			if r.Outcome.Sick {
+				b.health.failed(r.Err, a.started, time.Now())
+				return
+			}
+		}
+	}
+	if a.try.Trial {
+		b.health.endTrial()
+	}
+}
+
+// run makes the exchange and reports what is certain at once.
+func (a *Attempt) run(ctx context.Context) {
+	b := a.Backend
+	defer func() {
+		if p := recover(); p != nil {
+			b.opts.Log.Error("panic in an attempt", "backend", b.opts.Name, "panic", fmt.Sprint(p))
+			a.fail(a.Results, &Error{Backend: b.opts.Name, Kind: Invalid, Wrote: true, cause: errors.New("internal error")})
+		}
+		b.flights.remove(&a.flight)
+		a.report(time.Now())
+	}()
+	if err := b.opts.Slots.acquire(ctx); err != nil {
+		e := &Error{Backend: b.opts.Name, Kind: Canceled, cause: err}
+		if errors.Is(err, ErrOverloaded) {
+			e.Kind = Overloaded
+			b.opts.Metrics.overloaded(b.opts.Name)
+		}
+		a.fail(a.Results, e)
+		return
+	}
+	defer b.opts.Slots.release()
+	a.exchange(ctx, a.Calls, a.Results)
+}
+
+// exchange asks for calls, in as many parts as the backend is known to need.
+func (a *Attempt) exchange(ctx context.Context, calls []*jsonrpc.Call, results []Result) {
+	parts := a.Backend.batchCap.split(calls)
+	if len(parts) == 1 {
+		if !a.post(ctx, calls, results) {
+			return
+		}
+		a.Backend.batchCap.refused(len(calls))
+		parts = a.Backend.batchCap.split(calls)
+	}
+	clear(results)
+	const atOnce = 8
+	var wg sync.WaitGroup
+	turns := make(chan struct{}, atOnce)
+	from := 0
+	for _, part := range parts {
+		results := results[from : from+len(part)]
+		from += len(part)
+		turns <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turns }()
+			defer func() {
+				if p := recover(); p != nil {
+					a.fail(results, &Error{Backend: a.Backend.opts.Name, Kind: Invalid, Wrote: true, cause: errors.New("internal error")})
+				}
+			}()
+			a.exchange(ctx, part, results)
+		})
+	}
+	wg.Wait()
+}
+
+// post makes one HTTP exchange. It reports whether the backend refused the
+// batch for its size or for being a batch.
+func (a *Attempt) post(ctx context.Context, calls []*jsonrpc.Call, results []Result) (refused bool) {
+	b := a.Backend
+	first := b.ids.Add(uint64(len(calls))) - uint64(len(calls)) + 1
+	reply, e := a.roundTrip(ctx, appendBody(calls, first), calls)
+	if e != nil {
+		a.fail(results, e)
+		return false
+	}
+	if !b.allowed(reply.status) {
+		return a.readFailure(reply, calls, results, first)
+	}
+	if len(calls) == 1 {
+		r, err := jsonrpc.ParseReply(reply.body)
+		a.readOne(reply, calls[0], &results[0], r, first, err)
+		return false
+	}
+	replies, single, err := jsonrpc.ParseReplies(reply.body, len(calls))
+	switch {
+	case err != nil:
+		a.fail(results, a.invalid(reply, err))
+		return reply.status == 413
+	case single:
+		return a.readSingle(reply, calls, results, replies[0])
+	}
+	a.readBatch(reply, calls, results, replies, first)
+	return false
+}
+
+func appendBody(calls []*jsonrpc.Call, first uint64) []byte {
+	size := 2
+	for _, c := range calls {
+		size += len(c.Method) + len(c.Params) + 80
+	}
+	body := make([]byte, 0, size)
+	if len(calls) == 1 {
+		return jsonrpc.AppendRequest(body, calls[0], first)
+	}
+	for i, c := range calls {
+		if i == 0 {
+			body = append(body, '[')
+		} else {
+			body = append(body, ',')
+		}
+		body = jsonrpc.AppendRequest(body, c, first+uint64(i))
+	}
+	return append(body, ']')
+}
+
+// readOne takes the reply to one call.
+func (a *Attempt) readOne(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.Reply, id uint64, err error) {
+	if err == nil && !isReplyTo(r, id) {
+		err = errors.New("invalid answer: the id is not the one asked with")
+	}
+	if err != nil {
+		a.fail1(result, a.invalid(reply, err))
+		return
+	}
+	a.take(reply, c, result, r)
+}
+
+// isReplyTo reports whether r answers the request with the given id. An error
+// may come with no id: then it belongs to the only call on the connection.
+func isReplyTo(r jsonrpc.Reply, id uint64) bool {
+	if r.Error != nil && (r.ID == nil || string(r.ID) == "null") {
+		return true
+	}
+	got, ok := jsonrpc.ReplyID(r.ID)
+	return ok && got == id
+}
+
+// readSingle takes a single object that came for a batch. An error is the answer
+// to each of its calls, unless it says that the batch was too much.
+func (a *Attempt) readSingle(reply *reply, calls []*jsonrpc.Call, results []Result, r jsonrpc.Reply) (refused bool) {
+	if r.Error == nil {
+		a.fail(results, a.invalid(reply, errors.New("invalid answer: one object for a batch")))
+		return false
+	}
+	if e, err := jsonrpc.ParseError(r.Error); err == nil && refusesBatch(reply.status, e.Message, calls) {
+		return true
+	}
+	for i, c := range calls {
+		a.take(reply, c, &results[i], r)
+	}
+	return false
+}
+
+// refusesBatch reports whether an error speaks of the batch rather than of what
+// is in it.
+func refusesBatch(status int, message string, calls []*jsonrpc.Call) bool {
+	if status == 413 {
+		return true
+	}
+	if !strings.Contains(strings.ToLower(message), "batch") {
+		return false
+	}
+	for _, c := range calls {
+		if strings.Contains(strings.ToLower(string(c.Params)), "batch") {
+			return false // an echo of what the client sent
+		}
+	}
+	return true
+}
+
+// readBatch gives each reply to the call with its id.
+func (a *Attempt) readBatch(reply *reply, calls []*jsonrpc.Call, results []Result, replies []jsonrpc.Reply, first uint64) {
+	byCall := make([]*jsonrpc.Reply, len(calls))
+	for i := range replies {
+		r := &replies[i]
+		if r.Error != nil && (r.ID == nil || string(r.ID) == "null") {
+			continue // whose error it is, is unknown: the call without a reply failed
+		}
+		id, ok := jsonrpc.ReplyID(r.ID)
+		if !ok || id < first || id >= first+uint64(len(calls)) || byCall[id-first] != nil {
+			a.fail(results, a.invalid(reply, errors.New("invalid answer: an id that was not asked with, or one twice")))
+			return
+		}
+		byCall[id-first] = r
+	}
+	for i, r := range byCall {
+		if r == nil {
+			a.fail1(&results[i], a.invalid(reply, errors.New("invalid answer: no element for this call")))
+			continue
+		}
+		a.take(reply, calls[i], &results[i], *r)
+	}
+}
+
+// take makes a reply that belongs to the call its result.
+func (a *Attempt) take(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.Reply) {
+	b := a.Backend
+	answer := &jsonrpc.Answer{Backend: b.opts.Name, Group: a.try.Group}
+	if reply.status != 200 && b.allowed(reply.status) {
+		answer.Status = reply.status
+	}
+	if r.Error == nil {
+		if string(r.Result) == "null" && !c.Row.Nullable {
+			a.fail1(result, a.invalid(reply, fmt.Errorf("invalid answer: null, which %s cannot answer", c.Label)))
+			return
+		}
+		answer.Result = r.Result
+		*result = Result{Answer: answer}
+		return
+	}
+	e, err := jsonrpc.ParseError(r.Error)
+	if err != nil {
+		a.fail1(result, a.invalid(reply, err))
+		return
+	}
+	answer.Error, answer.Code = b.redact.raw(r.Error), e.Code
+	*result = Result{Answer: answer, Outcome: b.opts.Classify.Classify(classify.Evidence{
+		Backend: b.opts.Name, Status: reply.status, RPC: true, Code: e.Code, Message: e.Message, Data: e.Data,
+		Method: c.Method, Params: c.Params,
+	})}
+	if result.Outcome.Hold != classify.None {
+		b.health.holdOff(result.Outcome, reply.retryAfter, c.Label, a.started, time.Now())
+	}
+	if result.Outcome.Class == "unsupported" {
+		b.missing.add(c.Label)
+	}
+	a.logError(c, reply.status, result, e.Message)
+}
+
+// readFailure takes an HTTP status that carries no answer. A JSON-RPC error in
+// its body that is final for the call is an answer all the same.
+func (a *Attempt) readFailure(reply *reply, calls []*jsonrpc.Call, results []Result, first uint64) (refused bool) {
+	b := a.Backend
+	evidence := classify.Evidence{Backend: b.opts.Name, Status: reply.status, Message: string(reply.body[:min(len(reply.body), 1024)])}
+	if r, err := jsonrpc.ParseReply(reply.body); err == nil && r.Error != nil && (len(calls) > 1 || isReplyTo(r, first)) {
+		if e, err := jsonrpc.ParseError(r.Error); err == nil {
+			if len(calls) > 1 && refusesBatch(reply.status, e.Message, calls) {
+				return true
+			}
+			evidence.RPC, evidence.Code, evidence.Message, evidence.Data = true, e.Code, e.Message, e.Data
+			evidence.Method, evidence.Params = calls[0].Method, calls[0].Params
+			if len(calls) == 1 && b.opts.Classify.Classify(evidence).Elsewhere == classify.No {
+				a.take(reply, calls[0], &results[0], r)
+				return false
+			}
+		}
+	}
+	if len(calls) > 1 && reply.status == 413 {
+		return true
+	}
+	e := &Error{Backend: b.opts.Name, Kind: Status, HTTP: reply.status, Wrote: true, RetryAfter: reply.retryAfter}
+	for i, c := range calls {
+		evidence.Method, evidence.Params = c.Method, c.Params
+		o := b.opts.Classify.Classify(evidence)
+		if o.Elsewhere != classify.Yes {
+			o = classify.Outcome{Class: "server", Sick: true}
+		}
+		o.Elsewhere = classify.Yes
+		results[i] = Result{Err: e, Outcome: o}
+		if i == 0 && o.Hold != classify.None {
+			b.health.holdOff(o, reply.retryAfter, a.label, a.started, time.Now())
+		}
+	}
+	a.logFailure(calls[0], &results[0], len(calls))
+	return false
+}
+
+func (a *Attempt) invalid(reply *reply, err error) *Error {
+	return &Error{Backend: a.Backend.opts.Name, Kind: Invalid, HTTP: reply.status, Wrote: true, cause: err}
+}
+
+// fail gives all results the same error.
+func (a *Attempt) fail(results []Result, e *Error) {
+	for i := range results {
+		results[i] = Result{Err: e, Outcome: e.outcome()}
+	}
+	if len(results) > 0 {
+		a.logFailure(a.Calls[0], &results[0], len(results))
+	}
+}
+
+// fail1 gives one result an error.
+func (a *Attempt) fail1(result *Result, e *Error) {
+	*result = Result{Err: e, Outcome: e.outcome()}
+	a.logFailure(a.Calls[0], result, 1)
+}
+
+// report tells the backend's health what is certain without another backend's
+// word, and counts.
+func (a *Attempt) report(now time.Time) {
+	b := a.Backend
+	answered, atOnce := false, (*Error)(nil)
+	for i := range a.Results {
+		r := &a.Results[i]
+		switch {
+		case r.Err == nil && !r.Outcome.Sick && r.Outcome.Hold == classify.None:
+			answered = true
+			if r.Outcome.Class == "" {
+				b.missing.remove(a.Calls[i].Label)
+			}
+		case r.Err != nil && r.Err.atOnce():
+			atOnce = r.Err
+		}
+	}
+	switch {
+	case answered:
+		b.health.answered(a.label, a.started, now)
+	case atOnce != nil:
+		b.health.failed(atOnce, a.started, now)
+	}
+	b.opts.Metrics.attempt(a, now.Sub(a.started))
+}

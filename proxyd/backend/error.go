@@ -1,0 +1,141 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"gateway.internal/proxyd/classify"
+)
+
+// Kind says in which way an attempt failed to bring an answer.
+type Kind uint8
+
+const (
+	// Network is a connection that could not be made or broke.
+	Network Kind = iota
+	// Refused is a connection that the other side refused.
+	Refused
+	// Timeout is an attempt that was not answered in its time.
+	Timeout
+	// Status is an HTTP status that carries no answer.
+	Status
+	// Invalid is a body that is no answer to what was asked.
+	Invalid
+	// TooLarge is an answer over the size limit.
+	TooLarge
+	// Canceled is an attempt that the gateway ended itself: the client left,
+	// the call's deadline came, or another attempt was quicker.
+	Canceled
+	// Overloaded is an attempt that found no slot.
+	Overloaded
+)
+
+var kindNames = [...]string{"network", "refused", "timeout", "status", "invalid_answer", "too_large", "canceled", "overloaded"}
+
+func (k Kind) String() string { return kindNames[k] }
+
+// Error says why an attempt brought no answer. Its text holds no secret.
+type Error struct {
+	Backend string
+	Kind    Kind
+	// HTTP is the HTTP status, 0 when none came.
+	HTTP int
+	// Wrote is true when bytes of the request may have reached the backend.
+	Wrote bool
+	// Whole is true when a Timeout had the backend's full response timeout,
+	// and was not cut short by the deadline of the call.
+	Whole bool
+	// Heard is true when the backend answered anything at all, to whomever,
+	// while the attempt ran.
+	Heard bool
+	// RetryAfter is what the backend asked for, 0 for nothing.
+	RetryAfter time.Duration
+	cause      error
+}
+
+// Error names the backend and the cause.
+func (e *Error) Error() string {
+	if e.cause == nil {
+		return fmt.Sprintf("backend %s: HTTP status %d", e.Backend, e.HTTP)
+	}
+	return fmt.Sprintf("backend %s: %v", e.Backend, e.cause)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.cause }
+
+// blamable reports whether the error says something about the backend at all.
+func (e *Error) blamable() bool {
+	return e.Kind != Canceled && e.Kind != Overloaded && e.Kind != TooLarge && e.HTTP != http.StatusTooManyRequests
+}
+
+// atOnce reports whether the failure counts without waiting for another
+// backend's answer: no connection came about, or nothing at all was heard.
+func (e *Error) atOnce() bool {
+	switch e.Kind {
+	case Refused:
+		return true
+	case Network:
+		return !e.Wrote
+	case Timeout:
+		return e.Whole && !e.Heard
+	}
+	return false
+}
+
+// outcome is what a failure without classification means.
+func (e *Error) outcome() classify.Outcome {
+	o := classify.Outcome{Class: e.Kind.String(), Elsewhere: classify.Yes, Sick: e.blamable(), NothingRan: !e.Wrote}
+	if e.Kind == TooLarge {
+		o.Elsewhere = classify.No
+	}
+	return o
+}
+
+var errResponseTimeout = errors.New("no answer within the response timeout")
+
+// transportError tells a failed exchange apart.
+func transportError(ctx context.Context, name string, wrote bool, err error) *Error {
+	e := &Error{Backend: name, Kind: Network, Wrote: wrote, cause: err}
+	var timeout net.Error
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errResponseTimeout):
+		e.Kind, e.cause = Timeout, errResponseTimeout
+	case cause != nil:
+		e.Kind, e.cause = Canceled, cause
+	case errors.Is(err, syscall.ECONNREFUSED):
+		e.Kind = Refused
+	case errors.As(err, &timeout) && timeout.Timeout():
+		e.Kind, e.Whole = Timeout, true
+	}
+	return e
+}
+
+// maxRetryAfter bounds what a backend may ask for.
+const maxRetryAfter = time.Hour
+
+// retryAfter reads a Retry-After header in either of its forms, RFC 9110
+// section 10.2.3.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	value := strings.TrimSpace(h.Get("Retry-After"))
+	if value == "" {
+		return 0
+	}
+	var d time.Duration
+	if seconds, err := strconv.ParseFloat(value, 64); err == nil {
+		if !(seconds > 0) {
+			return 0
+		}
+		d = time.Duration(min(seconds, maxRetryAfter.Seconds()) * float64(time.Second))
+	} else if at, err := http.ParseTime(value); err == nil {
+		d = at.Sub(now)
+	}
+	return max(0, min(d, maxRetryAfter))
+}

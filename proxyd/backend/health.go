@@ -1,0 +1,246 @@
+package backend
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gateway.internal/proxyd/classify"
+)
+
+// State is how a backend is at a moment. The order is the order in which a
+// group prefers its members.
+type State uint8
+
+const (
+	// Well: nothing speaks against it.
+	Well State = iota
+	// Strained: its error rate or latency is at or over the threshold.
+	Strained
+	// Trial: its time out of service is over, and one call may decide.
+	Trial
+	// Suspect: it owes several overdue answers and nothing at all was heard.
+	Suspect
+	// Held: it asked to be left alone.
+	Held
+	// Out: it is out of service.
+	Out
+)
+
+var stateNames = [...]string{"well", "strained", "trial", "suspect", "held", "out"}
+
+func (s State) String() string { return stateNames[s] }
+
+// Standing is a State with what is needed to choose among bad ones.
+type Standing struct {
+	State State
+	// Until is when a Held or Out backend may be asked again.
+	Until time.Time
+	// Since is when it became Out, Held or Suspect.
+	Since time.Time
+}
+
+// health is the one state machine of a backend. It is fed by every attempt.
+type health struct {
+	opts *Options
+
+	// heard is when the last byte came from the backend, in unix nanoseconds.
+	heard atomic.Int64
+	// suspect is set by the watch over the flights.
+	suspect      atomic.Bool
+	suspectSince atomic.Int64
+
+	mu       sync.Mutex
+	inRow    int // failures in a row
+	outUntil time.Time
+	outSince time.Time
+	trial    bool // a trial call is under way
+	hold     hold
+	window   window
+	usual    map[string]*usual
+}
+
+func (h *health) init(o *Options) {
+	h.opts = o
+	h.usual = make(map[string]*usual)
+	h.window.init()
+}
+
+// Standing returns how the backend is now.
+func (b *Backend) Standing() Standing {
+	now := time.Now()
+	h := &b.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch held := h.heldUntil(now); {
+	case !h.outUntil.IsZero() && (now.Before(h.outUntil) || h.trial):
+		return Standing{State: Out, Until: h.outUntil, Since: h.outSince}
+	case now.Before(held):
+		return Standing{State: Held, Until: held, Since: h.hold.since}
+	case !h.outUntil.IsZero():
+		return Standing{State: Trial, Since: h.outSince}
+	case h.suspect.Load():
+		since := time.Unix(0, h.suspectSince.Load())
+		if b.flights.none() && !h.trial {
+			// Whoever would have lifted the suspicion is gone.
+			return Standing{State: Trial, Since: since}
+		}
+		return Standing{State: Suspect, Since: since}
+	case h.strained(now):
+		return Standing{State: Strained}
+	}
+	return Standing{State: Well}
+}
+
+func (h *health) heldUntil(now time.Time) time.Time {
+	until := h.hold.until
+	if a := h.opts.Account; a != nil {
+		if u := a.heldUntil(); u.After(until) {
+			until = u
+		}
+	}
+	return until
+}
+
+func (h *health) strained(now time.Time) bool {
+	s := h.window.sums(now)
+	return s.errorRate() >= h.opts.MaxErrorRate || s.latency() >= h.opts.MaxLatency
+}
+
+// TakeTrial claims the one trial call of a backend in state Trial. Whoever gets
+// it must ask the backend; the end of that attempt releases it.
+func (b *Backend) TakeTrial() bool {
+	h := &b.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.trial {
+		return false
+	}
+	h.trial = true
+	return true
+}
+
+// endTrial releases the trial without a verdict.
+func (h *health) endTrial() {
+	h.mu.Lock()
+	h.trial = false
+	h.mu.Unlock()
+}
+
+// noteHeard records that a byte came from the backend, which lifts a suspicion.
+func (h *health) noteHeard(now time.Time) {
+	h.heard.Store(now.UnixNano())
+	if h.suspect.CompareAndSwap(true, false) {
+		h.opts.Log.Info("backend answers again", "backend", h.opts.Name, "silent_for", time.Since(time.Unix(0, h.suspectSince.Load())).Round(time.Millisecond).String())
+	}
+}
+
+// answered records an answer to an attempt that began at started. The failures
+// in a row are over, and an old hold-off leaves no mark.
+func (h *health) answered(label string, started, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	wasOut := !h.outUntil.IsZero()
+	// An answer to what was asked before the backend went out proves nothing.
+	if !wasOut || started.After(h.outSince) {
+		h.inRow = 0
+		h.trial = false
+		h.outUntil = time.Time{}
+		if wasOut {
+			h.opts.Log.Info("backend back in service", "backend", h.opts.Name, "out_for", now.Sub(h.outSince).Round(time.Millisecond).String())
+		}
+	}
+	h.hold.answered(started)
+	h.window.success(now, now.Sub(started))
+	u := h.usual[label]
+	if u == nil {
+		u = new(usual)
+		h.usual[label] = u // labels are bounded by the configuration
+	}
+	u.add(now.Sub(started))
+}
+
+// failed counts a failure against the backend. Any number of attempts that
+// began before the backend went out count once.
+func (h *health) failed(e *Error, started, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.window.failure(now)
+	if !h.outUntil.IsZero() && !started.After(h.outSince) {
+		return // it went out for this already
+	}
+	h.inRow++
+	if e != nil && e.Kind == Refused {
+		h.inRow = max(h.inRow, h.opts.OutAfter)
+	}
+	trial := h.trial && !h.outUntil.IsZero()
+	h.trial = false
+	if h.inRow < h.opts.OutAfter && !trial {
+		return
+	}
+	h.outSince, h.outUntil = now, now.Add(h.opts.OutFor)
+	h.opts.Metrics.ejected(h.opts.Name)
+	attrs := []any{"backend", h.opts.Name, "failures_in_row", h.inRow, "seconds", h.opts.OutFor.Seconds()}
+	if e != nil {
+		attrs = append(attrs, "error", slog.StringValue(e.Error()))
+	}
+	h.opts.Log.Warn("backend out of service", attrs...)
+}
+
+// holdOff leaves the backend alone because its answer said so.
+func (h *health) holdOff(o classify.Outcome, asked time.Duration, label string, started, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.trial = false
+	d, firm := h.hold.begin(o, asked, label, started, now)
+	if d == 0 {
+		return
+	}
+	if firm && h.opts.Account != nil {
+		h.opts.Account.hold(now.Add(d))
+	}
+	h.opts.Log.Info("backend held off", "backend", h.opts.Name, "class", o.Class, "for", d.String())
+}
+
+// suspectNow marks the backend as suspect and reports whether that is news.
+func (h *health) suspectNow(now time.Time, overdue int) bool {
+	if h.suspect.Swap(true) {
+		return false
+	}
+	h.suspectSince.Store(now.UnixNano())
+	h.opts.Log.Warn("backend silent, new calls go elsewhere", "backend", h.opts.Name, "overdue", overdue)
+	return true
+}
+
+// expect is how long an answer to the method usually takes at the most; after
+// that it is overdue.
+func (h *health) expect(label string) time.Duration {
+	most := h.opts.ResponseTimeout / 2
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if u := h.usual[label]; u != nil {
+		return min(most, max(leastOverdue, u.most()))
+	}
+	return min(most, time.Second)
+}
+
+// leastOverdue is the shortest time after which an answer is called overdue.
+const leastOverdue = 150 * time.Millisecond
+
+// usual is the usual time of a method: a moving mean and mean deviation, as TCP
+// keeps them of its round trips (RFC 6298).
+type usual struct{ mean, deviation float64 }
+
+func (u *usual) add(d time.Duration) {
+	x := float64(d)
+	if u.mean == 0 {
+		u.mean, u.deviation = x, x/2
+		return
+	}
+	diff := x - u.mean
+	u.mean += diff / 8
+	u.deviation += (max(diff, -diff) - u.deviation) / 4
+}
+
+func (u *usual) most() time.Duration { return time.Duration(3 * (u.mean + 4*u.deviation)) }

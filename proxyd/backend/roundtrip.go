@@ -1,0 +1,200 @@
+package backend
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"gateway.internal/proxyd/jsonrpc"
+)
+
+// reply is what came back over HTTP.
+type reply struct {
+	status     int
+	body       []byte
+	retryAfter time.Duration
+}
+
+// roundTrip posts body and reads the whole answer. The attempt's timeout runs to
+// the head of the answer and then starts again with each piece of the body.
+func (a *Attempt) roundTrip(ctx context.Context, body []byte, calls []*jsonrpc.Call) (*reply, *Error) {
+	b := a.Backend
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(a.try.Timeout, func() { cancel(errResponseTimeout) })
+	defer timer.Stop()
+
+	var wrote atomic.Bool
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }})
+	req := (&http.Request{
+		Method: http.MethodPost, URL: b.url, Host: b.host, Header: b.requestHeader(calls),
+		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
+		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
+		Proto:   "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}).WithContext(traced)
+
+	failed := func(err error) *Error {
+		e := transportError(ctx, b.opts.Name, wrote.Load(), redactedError{b.redact, err})
+		e.Heard = b.health.heard.Load() > a.started.UnixNano()
+		if e.Kind == Timeout {
+			e.Whole = a.whole || e.Whole
+		}
+		return e
+	}
+	res, err := b.transport.current(a.started).RoundTrip(req)
+	if err != nil {
+		return nil, failed(err)
+	}
+	defer res.Body.Close()
+	b.health.noteHeard(time.Now())
+	b.opts.Metrics.status(a, calls, res.StatusCode)
+	r := &reply{status: res.StatusCode, retryAfter: retryAfter(res.Header, time.Now())}
+	if a.abandoned.Load() && !a.try.Finish {
+		cancel(errAbandoned)
+		return nil, failed(errAbandoned)
+	}
+	limit := b.opts.MaxResponseSize
+	if limit <= 0 {
+		limit = 1 << 62
+	}
+	if !b.allowed(r.status) {
+		limit = min(limit, 64<<10) // only a text to look at
+	}
+	var src io.Reader = &progress{r: res.Body, timer: timer, pause: a.try.Timeout}
+	size := res.ContentLength
+	if strings.EqualFold(res.Header.Get("Content-Encoding"), "gzip") {
+		if src, err = gzip.NewReader(src); err != nil {
+			return nil, a.invalid(r, fmt.Errorf("invalid answer: gzip: %w", err))
+		}
+		size = -1
+	}
+	r.body, err = readAll(src, size, limit)
+	switch {
+	case err == nil:
+		return r, nil
+	case errors.Is(err, errTooLarge) && !b.allowed(r.status):
+		return r, nil
+	case errors.Is(err, errTooLarge):
+		return nil, &Error{Backend: b.opts.Name, Kind: TooLarge, HTTP: r.status, Wrote: true, cause: err}
+	}
+	e := failed(fmt.Errorf("read reply: %w", err))
+	e.HTTP = r.status
+	return nil, e
+}
+
+// requestHeader returns the header for calls of one client.
+func (b *Backend) requestHeader(calls []*jsonrpc.Call) http.Header {
+	client := calls[0].Client
+	read := true
+	for _, c := range calls {
+		read = read && c.Row.Class == jsonrpc.Read
+	}
+	forwarded, signature := "", ""
+	if client != nil {
+		forwarded, signature = b.forwardedFor(client.ForwardedFor), client.OptimismSignature
+	}
+	if forwarded == "" && signature == "" && !read {
+		return b.header
+	}
+	h := make(http.Header, len(b.header)+3)
+	for name, values := range b.header {
+		h[name] = values
+	}
+	if _, configured := b.header["X-Forwarded-For"]; forwarded != "" && !configured {
+		h["X-Forwarded-For"] = []string{forwarded}
+	}
+	if signature != "" {
+		h["X-Optimism-Signature"] = []string{signature}
+	}
+	if read {
+		// Never sent: an empty value tells net/http that it may repeat the
+		// request on a new connection when an idle one turns out to be dead.
+		h["X-Idempotency-Key"] = nil
+	}
+	return h
+}
+
+// forwardedFor returns the X-Forwarded-For value to send.
+func (b *Backend) forwardedFor(value string) string {
+	switch {
+	case value == "":
+		return ""
+	case b.opts.StripTrailingXFF:
+		first, _, _ := strings.Cut(value, ",")
+		return strings.TrimSpace(first)
+	case b.opts.ProxyIP != "":
+		return value + ", " + b.opts.ProxyIP
+	}
+	return value
+}
+
+// redactedError hides a backend's secrets in the text of an error.
+type redactedError struct {
+	redact *redactor
+	err    error
+}
+
+func (e redactedError) Error() string { return e.redact.text(e.err.Error()) }
+func (e redactedError) Unwrap() error { return e.err }
+
+// progress starts a timer again with each piece that is read.
+type progress struct {
+	r     io.Reader
+	timer *time.Timer
+	pause time.Duration
+}
+
+func (p *progress) Read(b []byte) (int, error) {
+	p.timer.Reset(p.pause)
+	return p.r.Read(b)
+}
+
+var errTooLarge = errors.New("answer larger than max_response_size_bytes")
+
+// readAll reads r to its end. size is the expected length, -1 when unknown; the
+// memory taken never runs far ahead of what has come.
+func readAll(r io.Reader, size, limit int64) ([]byte, error) {
+	if size > limit {
+		return nil, errTooLarge
+	}
+	first := int64(512)
+	if size >= 0 {
+		first = min(size+1, 1<<20)
+	}
+	buf := make([]byte, 0, first)
+	for {
+		if len(buf) == cap(buf) {
+			grown := make([]byte, len(buf), grow(int64(cap(buf)), size))
+			copy(grown, buf)
+			buf = grown
+		}
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if int64(len(buf)) > limit {
+			return buf[:limit], errTooLarge
+		}
+		if err == io.EOF {
+			return buf, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// grow returns the next capacity: double, but no more than the expected size
+// needs.
+func grow(old, size int64) int64 {
+	if size > old {
+		return min(2*old, size+1)
+	}
+	return 2 * old
+}
