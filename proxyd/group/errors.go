@@ -1,0 +1,54 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// ErrTimeout says that the deadline came, or that everything that was asked
+// timed out.
+var ErrTimeout = errors.New("gateway timeout")
+
+// ErrTooLarge says that an answer was over the size limit.
+var ErrTooLarge = errors.New("backend response too large")
+
+// ErrOverCapacity says that every member is at its strict max_rps.
+var ErrOverCapacity = errors.New("backend is over capacity")
+
+// Unserviceable says that nobody answered.
+type Unserviceable struct {
+	Group string
+	// Reasons has each failed attempt's error, oldest first.
+	Reasons []error
+	// RetryAfter is when the first backend may serve again, 0 for unknown.
+	RetryAfter time.Duration
+}
+
+// Error names the group and each reason.
+func (e *Unserviceable) Error() string {
+	if len(e.Reasons) == 0 {
+		return fmt.Sprintf("backend group %s: no backend could be asked", e.Group)
+	}
+	reasons := make([]string, len(e.Reasons))
+	for i, r := range e.Reasons {
+		reasons[i] = r.Error()
+	}
+	return fmt.Sprintf("backend group %s: nobody answered: %s", e.Group, strings.Join(reasons, "; "))
+}
+
+// Unwrap returns the reasons.
+func (e *Unserviceable) Unwrap() []error { return e.Reasons }
+
+// OutcomeUnknown says that a transaction may have reached a backend, but that
+// nobody can tell.
+type OutcomeUnknown struct {
+	// Hash is the transaction's hash, "" when it cannot be computed.
+	Hash string
+}
+
+// Error says what is unknown.
+func (e *OutcomeUnknown) Error() string {
+	return "outcome unknown: the transaction may have been accepted"
+}
