@@ -1,0 +1,208 @@
+// Package cache answers calls from what was answered before: an answer that is
+// kept, or one that is on its way to somebody else. What may be kept or shared
+// is the method table's word; how long, the policy's.
+package cache
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"gateway.internal/proxyd/jsonrpc"
+)
+
+// Options configures a Cache. Zero values mean the stated default.
+type Options struct {
+	// Store keeps the answers; nil keeps none, and only coalescing works.
+	Store Store
+	// Namespace is put before every key.
+	Namespace string
+	// TTL is how long immutable answers are kept. Default DefaultTTL.
+	TTL time.Duration
+	// Rules keep the answers of further methods. The method table must allow
+	// it.
+	Rules []Rule
+	// Coalesce are methods or patterns whose equal calls in flight share one
+	// attempt, beside those that are cached.
+	Coalesce []string
+	// Timeout bounds a shared attempt, which has a deadline of its own.
+	// Default 10 s.
+	Timeout time.Duration
+	// MaxShared is the largest result in bytes that is kept or shared. Default
+	// 8 MiB.
+	MaxShared int
+	// Metrics and Log are required.
+	Metrics *Metrics
+	Log     *slog.Logger
+}
+
+// Cache is a stage of the handler chain, shared by all routes.
+type Cache struct {
+	opts     Options
+	rules    jsonrpc.Patterns[time.Duration]
+	coalesce jsonrpc.Patterns[bool]
+
+	// base is the context of shared attempts, which outlive their clients.
+	base   context.Context
+	stop   context.CancelFunc
+	shared sync.WaitGroup
+
+	mu      sync.Mutex
+	flights map[string]*flight
+}
+
+// New builds a cache.
+func New(o Options) *Cache {
+	if o.TTL <= 0 {
+		o.TTL = DefaultTTL
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 10 * time.Second
+	}
+	if o.MaxShared <= 0 {
+		o.MaxShared = 8 << 20
+	}
+	c := &Cache{opts: o, flights: make(map[string]*flight)}
+	c.base, c.stop = context.WithCancel(context.Background())
+	for _, r := range o.Rules {
+		c.rules.Set(r.Method, r.TTL)
+	}
+	for _, m := range o.Coalesce {
+		c.coalesce.Set(m, true)
+	}
+	return c
+}
+
+// Close ends the shared attempts under way and waits for them. No call may come
+// any more.
+func (c *Cache) Close() {
+	c.stop()
+	c.shared.Wait()
+}
+
+// Middleware answers what it can and passes the rest to next.
+func (c *Cache) Middleware(next jsonrpc.Handler) jsonrpc.Handler {
+	return jsonrpc.HandlerFunc(func(ctx context.Context, calls []*jsonrpc.Call) { c.serve(ctx, calls, next) })
+}
+
+// plan is what is to be done for one call.
+type plan struct {
+	call   *jsonrpc.Call
+	key    string
+	ttl    time.Duration
+	twin   *jsonrpc.Call // an equal read before it in the same batch
+	flight *flight       // an equal call in flight, its own or another's
+	leads  bool          // the flight is its own
+}
+
+func (c *Cache) serve(ctx context.Context, calls []*jsonrpc.Call, next jsonrpc.Handler) {
+	var rest []*jsonrpc.Call // what goes on as it is
+	var waiting []plan       // what waits for a flight or a twin
+	var lead []plan          // what is asked on behalf of all who wait
+	var twins map[twinKey]*jsonrpc.Call
+	for _, call := range calls {
+		if call.Done() {
+			continue
+		}
+		p := plan{call: call, ttl: c.ttl(call)}
+		share := p.ttl > 0 || c.coalesces(call)
+		dedupe := len(calls) > 1 && call.Row.Coalesce && call.Row.Class == jsonrpc.Read
+		if !share && !dedupe {
+			rest = append(rest, call)
+			continue
+		}
+		p.key = c.key(call)
+		if p.ttl > 0 && c.hit(ctx, &p) {
+			continue
+		}
+		if dedupe {
+			k := twinKey{p.key, call.Epoch}
+			if p.twin = twins[k]; p.twin != nil {
+				waiting = append(waiting, p)
+				continue
+			}
+			if twins == nil {
+				twins = make(map[twinKey]*jsonrpc.Call)
+			}
+			twins[k] = call
+		}
+		switch {
+		case !share || !call.Row.Coalesce:
+			if p.ttl > 0 {
+				lead = append(lead, p) // kept, but not shared while in flight
+			} else {
+				rest = append(rest, call)
+			}
+		case c.join(&p):
+			lead = append(lead, p)
+		default:
+			waiting = append(waiting, p)
+		}
+	}
+	if len(lead) > 0 {
+		c.lead(lead, next)
+	}
+	if len(rest) > 0 {
+		next.ServeRPC(ctx, rest)
+	}
+	c.await(ctx, lead, next)
+	c.await(ctx, waiting, next)
+}
+
+// twinKey names equal reads that no send stands between.
+type twinKey struct {
+	key   string
+	epoch int
+}
+
+func (c *Cache) coalesces(call *jsonrpc.Call) bool {
+	if c.coalesce.Len() == 0 || !call.Row.Coalesce {
+		return false
+	}
+	_, _, ok := c.coalesce.Lookup(call.Method)
+	return ok
+}
+
+// hit answers the call from the store.
+func (c *Cache) hit(ctx context.Context, p *plan) bool {
+	value, ok, err := c.opts.Store.Get(ctx, p.key)
+	switch {
+	case err != nil:
+		c.opts.Metrics.errors.WithLabelValues(p.call.Label).Inc()
+		c.opts.Log.Warn("cache read failed", "method", p.call.Label, "error", err)
+	case ok:
+		c.opts.Metrics.hits.WithLabelValues(p.call.Label).Inc()
+		p.call.Answer = &jsonrpc.Answer{Result: value, Backend: "cache"}
+		return true
+	}
+	c.opts.Metrics.misses.WithLabelValues(p.call.Label).Inc()
+	return false
+}
+
+// put keeps a flight's answer if the policy allows.
+func (c *Cache) put(p *plan, call *jsonrpc.Call) {
+	if p.ttl <= 0 || call.Answer == nil || !storable(call.Row, call.Answer) || len(call.Answer.Result) > c.opts.MaxShared {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := c.opts.Store.Put(ctx, p.key, call.Answer.Result, p.ttl); err != nil {
+		c.opts.Metrics.errors.WithLabelValues(call.Label).Inc()
+		c.opts.Log.Warn("cache write failed", "method", call.Label, "error", err)
+	}
+}
+
+// recovered runs f and turns a panic into an error for the calls it left open.
+func (c *Cache) recovered(calls []*jsonrpc.Call, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.opts.Log.Error("panic in a shared attempt", "panic", fmt.Sprint(p))
+			for _, call := range jsonrpc.Pending(calls) {
+				call.Err = errPanic
+			}
+		}
+	}()
+	f()
+}
