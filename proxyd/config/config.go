@@ -1,0 +1,249 @@
+// Package config turns a TOML file into plain data: decoded, defaults filled in,
+// environment variables put in their places, and checked. It knows nothing of
+// what the data is used for.
+//
+// The doc comment of a key is in example.config.toml; a test keeps the two
+// together.
+package config
+
+import "gateway.internal/proxyd/jsonrpc"
+
+// Config is a whole configuration. The keys of the incumbent keep their names,
+// types and meaning; 0 means the default for them. For keys that are new here
+// zero is zero.
+type Config struct {
+	WSBackendGroup        string             `toml:"ws_backend_group"`
+	WSMethodWhitelist     []string           `toml:"ws_method_whitelist"`
+	WhitelistErrorMessage string             `toml:"whitelist_error_message"`
+	RPCMethodMappings     map[string]string  `toml:"rpc_method_mappings"`
+	Authentication        map[string]string  `toml:"authentication" env:"keys"`
+	Server                Server             `toml:"server"`
+	Cache                 Cache              `toml:"cache"`
+	Redis                 Redis              `toml:"redis"`
+	Metrics               Metrics            `toml:"metrics"`
+	RateLimit             RateLimit          `toml:"rate_limit"`
+	Backend               BackendDefaults    `toml:"backend"`
+	Backends              map[string]Backend `toml:"backends"`
+	BackendGroups         map[string]Group   `toml:"backend_groups"`
+	Batch                 Batch              `toml:"batch"`
+	SenderRateLimit       SenderRateLimit    `toml:"sender_rate_limit"`
+	InteropValidation     InteropValidation  `toml:"interop_validation"`
+	TxValidation          TxValidation       `toml:"tx_validation_middleware"`
+	Methods               map[string]Method  `toml:"methods"`
+	ErrorRules            []ErrorRule        `toml:"error_rules"`
+}
+
+// Server is [server].
+type Server struct {
+	RPCHost              string   `toml:"rpc_host"`
+	RPCPort              *int     `toml:"rpc_port"`
+	WSHost               string   `toml:"ws_host"`
+	WSPort               int      `toml:"ws_port"`
+	MaxBodySizeBytes     int64    `toml:"max_body_size_bytes"`
+	MaxConcurrentRPCs    int64    `toml:"max_concurrent_rpcs"`
+	DisableSemaphore     bool     `toml:"disable_concurrent_request_semaphore"`
+	QueueTimeout         Duration `toml:"queue_timeout"`
+	MaxConcurrentWSRPCs  int64    `toml:"max_concurrent_ws_rpcs"`
+	MaxClientWSConns     int      `toml:"max_client_ws_conns"`
+	LogLevel             string   `toml:"log_level"`
+	Timeout              Duration `toml:"timeout_seconds" unit:"s"`
+	MaxUpstreamBatchSize int      `toml:"max_upstream_batch_size"`
+	EnableRequestLog     bool     `toml:"enable_request_log"`
+	MaxRequestBodyLogLen int      `toml:"max_request_body_log_len"`
+	EnablePprof          bool     `toml:"enable_pprof"`
+	PprofAddr            string   `toml:"pprof_addr"`
+	EnableServedByHeader bool     `toml:"enable_served_by_header"`
+	AllowAllOrigins      bool     `toml:"allow_all_origins"`
+	PublicAccess         bool     `toml:"public_access"`
+	EnableTxHashLogging  bool     `toml:"enable_tx_hash_logging"`
+	GracefulShutdown     Duration `toml:"graceful_shutdown_seconds" unit:"s"`
+	ShutdownTimeout      Duration `toml:"shutdown_timeout"`
+	ReadHeaderTimeout    Duration `toml:"read_header_timeout"`
+	ReadTimeout          Duration `toml:"read_timeout"`
+	WriteTimeout         Duration `toml:"write_timeout"`
+	IdleTimeout          Duration `toml:"idle_timeout"`
+	TrustedProxies       []string `toml:"trusted_proxies"`
+	CORSAllowedOrigins   []string `toml:"cors_allowed_origins"`
+	CORSAllowedMethods   []string `toml:"cors_allowed_methods"`
+	CORSAllowedHeaders   []string `toml:"cors_allowed_headers"`
+	CORSMaxAge           Duration `toml:"cors_max_age"`
+	Gzip                 bool     `toml:"gzip"`
+}
+
+// Cache is [cache].
+type Cache struct {
+	Enabled      bool        `toml:"enabled"`
+	TTL          Duration    `toml:"ttl"`
+	MaxSizeBytes int64       `toml:"max_size_bytes"`
+	Coalesce     []string    `toml:"coalesce"`
+	Rules        []CacheRule `toml:"rules"`
+}
+
+// CacheRule is one of [[cache.rules]].
+type CacheRule struct {
+	Methods []string `toml:"methods"`
+	TTL     Duration `toml:"ttl"`
+}
+
+// Redis is [redis], and a group's consensus_ha_redis.
+type Redis struct {
+	URL              Secret `toml:"url"`
+	ReadURL          Secret `toml:"read_url"`
+	Namespace        string `toml:"namespace"`
+	FallbackToMemory bool   `toml:"fallback_to_memory"`
+	RedisCluster     bool   `toml:"redis_cluster"`
+}
+
+// Metrics is [metrics].
+type Metrics struct {
+	Enabled bool   `toml:"enabled"`
+	Host    string `toml:"host"`
+	Port    int    `toml:"port"`
+}
+
+// RateLimit is [rate_limit].
+type RateLimit struct {
+	UseRedis         bool                      `toml:"use_redis"`
+	BaseRate         int64                     `toml:"base_rate"`
+	BaseInterval     Duration                  `toml:"base_interval"`
+	ExemptOrigins    []string                  `toml:"exempt_origins"`
+	ExemptUserAgents []string                  `toml:"exempt_user_agents"`
+	ErrorMessage     string                    `toml:"error_message"`
+	IPHeaderOverride string                    `toml:"ip_header_override"`
+	MethodOverrides  map[string]MethodOverride `toml:"method_overrides"`
+	Key              string                    `toml:"key"`
+	Shared           bool                      `toml:"shared"`
+	MaxKeys          int                       `toml:"max_keys"`
+}
+
+// MethodOverride is one of [rate_limit.method_overrides.METHOD].
+type MethodOverride struct {
+	Limit    int64    `toml:"limit"`
+	Interval Duration `toml:"interval"`
+	Global   bool     `toml:"global"`
+	Shared   bool     `toml:"shared"`
+}
+
+// BackendDefaults is [backend]; the article's form has the same keys directly
+// under [backends].
+type BackendDefaults struct {
+	ResponseTimeout    Duration `toml:"response_timeout_seconds" unit:"s"`
+	ResponseTimeoutMS  Duration `toml:"response_timeout_milliseconds" unit:"ms"`
+	MaxResponseSize    int64    `toml:"max_response_size_bytes"`
+	MaxRetries         int      `toml:"max_retries"`
+	OutOfService       Duration `toml:"out_of_service_seconds" unit:"s"`
+	OutOfServiceAfter  int      `toml:"out_of_service_after"`
+	MaxDegradedLatency Duration `toml:"max_degraded_latency_threshold"`
+	MaxLatency         Duration `toml:"max_latency_threshold"`
+	MaxErrorRate       float64  `toml:"max_error_rate_threshold"`
+	DialTimeout        Duration `toml:"dial_timeout"`
+}
+
+// Backend is one of [backends.NAME].
+type Backend struct {
+	RPCURL                       Secret            `toml:"rpc_url"`
+	WSURL                        Secret            `toml:"ws_url"`
+	WSPort                       int               `toml:"ws_port"`
+	Username                     Secret            `toml:"username"`
+	Password                     Secret            `toml:"password"`
+	Headers                      map[string]Secret `toml:"headers"`
+	CAFile                       string            `toml:"ca_file"`
+	ClientCertFile               string            `toml:"client_cert_file"`
+	ClientKeyFile                string            `toml:"client_key_file"`
+	StripTrailingXFF             bool              `toml:"strip_trailing_xff"`
+	MaxRPS                       float64           `toml:"max_rps"`
+	MaxRPSStrict                 bool              `toml:"max_rps_strict"`
+	MaxWSConns                   int               `toml:"max_ws_conns"`
+	Weight                       int               `toml:"weight"`
+	Provider                     string            `toml:"provider"`
+	Gzip                         bool              `toml:"gzip"`
+	ResponseTimeoutMS            Duration          `toml:"response_timeout_milliseconds" unit:"ms"`
+	MaxRetries                   *int              `toml:"max_retries"`
+	AllowedStatusCodes           []int             `toml:"allowed_status_codes"`
+	ProbeURL                     Secret            `toml:"probe_url"`
+	ProbeFailureThreshold        int               `toml:"probe_failure_threshold"`
+	ProbeSuccessThreshold        int               `toml:"probe_success_threshold"`
+	ProbePeriod                  Duration          `toml:"probe_period_seconds" unit:"s"`
+	ProbeTimeout                 Duration          `toml:"probe_timeout_seconds" unit:"s"`
+	SkipIsSyncingCheck           bool              `toml:"skip_is_syncing_check"`
+	ConsensusSkipPeerCount       bool              `toml:"consensus_skip_peer_count"`
+	ConsensusForcedCandidate     bool              `toml:"consensus_forced_candidate"`
+	ConsensusReceiptsTarget      string            `toml:"consensus_receipts_target" env:"value"`
+	SafeBlockDriftThreshold      uint64            `toml:"safe_block_drift_threshold"`
+	FinalizedBlockDriftThreshold uint64            `toml:"finalized_block_drift_threshold"`
+}
+
+// Group is one of [backend_groups.NAME].
+type Group struct {
+	Backends                          []string `toml:"backends"`
+	RoutingStrategy                   string   `toml:"routing_strategy"`
+	ConsensusAware                    bool     `toml:"consensus_aware"`
+	WeightedRouting                   bool     `toml:"weighted_routing"`
+	Fallbacks                         []string `toml:"fallbacks"`
+	MaxAttempts                       int      `toml:"max_attempts"`
+	RetryCount                        *int     `toml:"retry_count"`
+	RetryDelay                        Duration `toml:"retry_delay"`
+	MulticallRPCErrorCheck            bool     `toml:"multicall_rpc_error_check"`
+	MaxBlockRange                     uint64   `toml:"max_block_range"`
+	ConsensusMaxBlockRange            uint64   `toml:"consensus_max_block_range"`
+	ConsensusHandler                  string   `toml:"consensus_handler"`
+	ConsensusPollerInterval           Duration `toml:"consensus_poller_interval"`
+	ConsensusBanPeriod                Duration `toml:"consensus_ban_period"`
+	ConsensusMaxUpdateThreshold       Duration `toml:"consensus_max_update_threshold"`
+	ConsensusMaxBlockLag              *uint64  `toml:"consensus_max_block_lag"`
+	ConsensusMinPeerCount             *int     `toml:"consensus_min_peer_count"`
+	ConsensusHA                       bool     `toml:"consensus_ha"`
+	ConsensusHAHeartbeatInterval      Duration `toml:"consensus_ha_heartbeat_interval"`
+	ConsensusHALockPeriod             Duration `toml:"consensus_ha_lock_period"`
+	ConsensusHARedis                  Redis    `toml:"consensus_ha_redis"`
+	ConsensusCLSyncThreshold          uint64   `toml:"consensus_cl_sync_threshold"`
+	ConsensusCLHeadL1MaxAge           Duration `toml:"consensus_cl_head_l1_max_age"`
+	ConsensusCLOutputRootBanThreshold uint     `toml:"consensus_cl_output_root_ban_threshold"`
+}
+
+// Batch is [batch].
+type Batch struct {
+	MaxSize      int    `toml:"max_size"`
+	ErrorMessage string `toml:"error_message"`
+}
+
+// SenderRateLimit is [sender_rate_limit].
+type SenderRateLimit struct {
+	Enabled         bool     `toml:"enabled"`
+	Interval        Duration `toml:"interval"`
+	Limit           int64    `toml:"limit"`
+	AllowedChainIDs []any    `toml:"allowed_chain_ids"`
+}
+
+// InteropValidation is [interop_validation].
+type InteropValidation struct {
+	URLs                 []string        `toml:"urls"`
+	Strategy             string          `toml:"strategy"`
+	ChainID              uint64          `toml:"chain_id"`
+	UnhealthinessTimeout Duration        `toml:"load_balancing_unhealthiness_timeout"`
+	ReqSizeLimit         int             `toml:"req_size_limit"`
+	AccessListSizeLimit  int             `toml:"access_list_size_limit"`
+	MinResponses         int             `toml:"min_responses"`
+	SenderRateLimit      SenderRateLimit `toml:"sender_rate_limit"`
+}
+
+// TxValidation is [tx_validation_middleware].
+type TxValidation struct {
+	Enabled  bool     `toml:"enabled"`
+	Endpoint Secret   `toml:"endpoint"`
+	Methods  []string `toml:"methods"`
+	Timeout  Duration `toml:"timeout_seconds" unit:"s"`
+	FailOpen *bool    `toml:"fail_open"`
+}
+
+// Method is one of [methods."NAME"]: a row for the method table.
+type Method = jsonrpc.RowSpec
+
+// ErrorRule is one of [[error_rules]].
+type ErrorRule struct {
+	Match   string `toml:"match"`
+	Code    *int64 `toml:"code"`
+	Status  int    `toml:"status"`
+	Backend string `toml:"backend"`
+	Class   string `toml:"class"`
+}

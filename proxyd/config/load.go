@@ -1,0 +1,172 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"time"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Options says how strictly a file is read.
+type Options struct {
+	// Env looks environment variables up. Default os.LookupEnv.
+	Env Lookup
+	// Strict makes unknown keys faults.
+	Strict bool
+	// AllowInactive makes warnings of the protections and consensus settings
+	// that this version does not have yet, instead of refusing to start
+	// without them.
+	AllowInactive bool
+}
+
+// File reads a file. The warnings are for the operator; the error is a Faults
+// when the content is to blame.
+func File(name string, o Options) (*Config, []Problem, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(string(text), o)
+}
+
+// Parse reads the text of a file.
+func Parse(text string, o Options) (*Config, []Problem, error) {
+	if o.Env == nil {
+		o.Env = os.LookupEnv
+	}
+	var document map[string]any
+	if _, err := toml.Decode(text, &document); err != nil {
+		var syntax toml.ParseError
+		if errors.As(err, &syntax) {
+			// The library's long form quotes the line, which may hold a secret.
+			return nil, nil, Faults{{Line: syntax.Position.Line, Text: "not valid TOML: " + syntax.Message}}
+		}
+		return nil, nil, Faults{{Text: "not valid TOML: " + err.Error()}}
+	}
+	f := &findings{lines: locate(text)}
+	f.articleForm(document)
+	c := new(Config)
+	c.setNewDefaults()
+	b := &binder{findings: f, env: o.Env, defined: map[string]bool{}}
+	b.table(nil, document, reflect.ValueOf(c).Elem())
+	c.setDefaults(b.defined)
+	v := &validator{findings: f, c: c, defined: b.defined}
+	v.validate()
+	v.inactive(o.AllowInactive)
+	if o.Strict {
+		f.unknownToFaults()
+	}
+	sortProblems(f.warnings)
+	sortProblems(f.faults)
+	if len(f.faults) > 0 {
+		return nil, f.warnings, Faults(f.faults)
+	}
+	return c, f.warnings, nil
+}
+
+func (f *findings) unknownToFaults() {
+	var rest []Problem
+	for _, w := range f.warnings {
+		if w.Unknown {
+			f.faults = append(f.faults, w)
+		} else {
+			rest = append(rest, w)
+		}
+	}
+	f.warnings = rest
+}
+
+// articleForm moves options that stand directly under [backends], as in the form
+// that the incumbent had when it was first described, to [backend].
+func (f *findings) articleForm(document map[string]any) {
+	backends, ok := document["backends"].(map[string]any)
+	if !ok {
+		return
+	}
+	defaults, _ := document["backend"].(map[string]any)
+	for name, value := range backends {
+		if _, ok := value.(map[string]any); ok {
+			continue
+		}
+		if defaults == nil {
+			defaults = map[string]any{}
+		}
+		at := path{"backends", name}
+		if _, twice := defaults[name]; twice {
+			f.fault(at, "stands in [backend] too: keep one of them")
+		} else {
+			defaults[name] = value
+			f.lines[path{"backend", name}.String()] = f.lines.of(at)
+		}
+		delete(backends, name)
+	}
+	if defaults != nil {
+		document["backend"] = defaults
+	}
+}
+
+// setNewDefaults fills in the defaults of keys that the incumbent does not have,
+// before the file is read: there zero is zero.
+func (c *Config) setNewDefaults() {
+	s := &c.Server
+	s.QueueTimeout = Duration(100 * time.Millisecond)
+	s.ShutdownTimeout = Duration(10 * time.Second)
+	s.ReadHeaderTimeout = Duration(10 * time.Second)
+	s.ReadTimeout = Duration(30 * time.Second)
+	s.IdleTimeout = Duration(620 * time.Second)
+	s.PprofAddr = "127.0.0.1:6060"
+	s.CORSAllowedOrigins = []string{"*"}
+	s.CORSAllowedMethods = []string{"GET", "POST", "HEAD"}
+	s.CORSAllowedHeaders = []string{"Accept", "Content-Type", "X-Requested-With", "Authorization", "X-Api-Key"}
+	c.Cache.MaxSizeBytes = 64 << 20
+	c.RateLimit.Key = "address"
+	c.RateLimit.MaxKeys = 100_000
+	c.Backend.DialTimeout = Duration(5 * time.Second)
+	c.Backend.OutOfServiceAfter = 3
+}
+
+// setDefaults fills in the incumbent's defaults, for which 0 stands too.
+func (c *Config) setDefaults(defined map[string]bool) {
+	s := &c.Server
+	if s.RPCPort == nil {
+		s.RPCPort = new(int)
+		*s.RPCPort = 8545
+		if s.RPCHost == "" {
+			s.RPCHost = "127.0.0.1"
+		}
+	}
+	zero(&s.MaxBodySizeBytes, 256<<10)
+	zero(&s.MaxConcurrentWSRPCs, 100)
+	zero(&s.Timeout, Duration(10*time.Second))
+	zero(&s.MaxUpstreamBatchSize, 10)
+	zero(&s.MaxRequestBodyLogLen, 2000)
+	if !defined["server.write_timeout"] {
+		s.WriteTimeout = s.Timeout + Duration(50*time.Second)
+	}
+	zero(&c.Cache.TTL, Duration(time.Hour))
+	zero(&c.RateLimit.BaseInterval, Duration(time.Second))
+	b := &c.Backend
+	if b.ResponseTimeoutMS != 0 {
+		b.ResponseTimeout = b.ResponseTimeoutMS
+	}
+	zero(&b.ResponseTimeout, Duration(5*time.Second))
+	zero(&b.OutOfService, Duration(30*time.Second))
+	zero(&b.MaxDegradedLatency, Duration(5*time.Second))
+	zero(&b.MaxLatency, Duration(10*time.Second))
+	zero(&b.MaxErrorRate, 0.5)
+	zero(&c.Batch.MaxSize, 100)
+	c.Batch.MaxSize = min(c.Batch.MaxSize, MaxBatchSize)
+}
+
+// MaxBatchSize is the most elements that a client's batch may have, whatever
+// batch.max_size says.
+const MaxBatchSize = 1000
+
+func zero[T int | int64 | float64 | Duration](v *T, otherwise T) {
+	if *v == 0 {
+		*v = otherwise
+	}
+}

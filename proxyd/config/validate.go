@@ -1,0 +1,438 @@
+package config
+
+import (
+	"maps"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gateway.internal/proxyd/classify"
+	"gateway.internal/proxyd/jsonrpc"
+)
+
+// Refuse is the group name in rpc_method_mappings that takes a method out of a
+// pattern.
+const Refuse = "refuse"
+
+type validator struct {
+	*findings
+	c       *Config
+	defined map[string]bool
+}
+
+func (v *validator) validate() {
+	v.server()
+	v.mappings()
+	v.authentication()
+	v.backends()
+	v.groups()
+	v.cache()
+	v.rateLimit()
+	v.tables()
+	v.numbers()
+}
+
+func (v *validator) server() {
+	s := v.c.Server
+	at := path{"server"}
+	if !v.defined["server.rpc_port"] {
+		v.warn(at.with("rpc_port"), "not set: listening on %s:8545; 0 turns the listener off", s.RPCHost)
+	}
+	v.port(at.with("rpc_port"), *s.RPCPort)
+	v.port(at.with("ws_port"), s.WSPort)
+	v.port(path{"metrics", "port"}, v.c.Metrics.Port)
+	if v.c.Metrics.Enabled && !v.defined["metrics.port"] {
+		v.warn(path{"metrics"}, "enabled without a port: a free one is taken and logged at start")
+	}
+	if p := *s.RPCPort; p != 0 && p == v.c.Metrics.Port && v.c.Metrics.Enabled && (s.RPCHost == v.c.Metrics.Host || s.RPCHost == "" || v.c.Metrics.Host == "") {
+		v.fault(path{"metrics", "port"}, "is the RPC port too: choose another")
+	}
+	if _, ok := LogLevels[strings.ToLower(s.LogLevel)]; s.LogLevel != "" && !ok {
+		v.warn(at.with("log_level"), "%q is not a level: info is used; the levels are trace, debug, info, warn, error, crit", s.LogLevel)
+	}
+	for i, cidr := range s.TrustedProxies {
+		if _, err := ParsePrefix(cidr); err != nil {
+			v.fault(at.with("trusted_proxies", index(i)), "%q is neither an address nor a network like 10.0.0.0/8", cidr)
+		}
+	}
+	if len(s.TrustedProxies) == 0 && v.c.RateLimit.BaseRate > 0 {
+		v.warn(at.with("trusted_proxies"), "not set: rate limits believe the first entry of the forwarding header, which any client can choose")
+	}
+	for i, o := range s.CORSAllowedOrigins {
+		if o == "" {
+			v.fault(at.with("cors_allowed_origins", index(i)), "is empty: write an origin like https://app.example, or *")
+		}
+	}
+	if s.WriteTimeout > 0 && s.WriteTimeout < s.Timeout {
+		v.warn(at.with("write_timeout"), "is shorter than timeout_seconds: slow calls are cut off without an answer")
+	}
+}
+
+func index(i int) string { return "[" + strconv.Itoa(i) + "]" }
+
+// ParsePrefix reads an address or a network.
+func ParsePrefix(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	return netip.ParsePrefix(s)
+}
+
+func (v *validator) port(at path, port int) {
+	if port < 0 || port > 65535 {
+		v.fault(at, "must be between 0 and 65535")
+	}
+}
+
+func (v *validator) mappings() {
+	at := path{"rpc_method_mappings"}
+	if len(v.c.RPCMethodMappings) == 0 {
+		v.fault(at, "must map at least one method to a group, like eth_chainId = \"main\"")
+	}
+	for _, method := range slices.Sorted(maps.Keys(v.c.RPCMethodMappings)) {
+		group := v.c.RPCMethodMappings[method]
+		if err := jsonrpc.CheckPattern(method); err != nil {
+			v.fault(at.with(method), "%v", err)
+		}
+		if _, ok := v.c.BackendGroups[group]; !ok && group != Refuse && group != unresolved {
+			v.fault(at.with(method), "there is no backend group %q%s", group, v.didYouMean(group))
+		}
+	}
+	if g := v.c.WSBackendGroup; g != "" && g != unresolved {
+		if _, ok := v.c.BackendGroups[g]; !ok {
+			v.fault(path{"ws_backend_group"}, "there is no backend group %q%s", g, v.didYouMean(g))
+		}
+	} else if v.c.Server.WSPort != 0 && g == "" {
+		v.fault(path{"ws_backend_group"}, "is required when server.ws_port is set")
+	}
+}
+
+func (v *validator) didYouMean(group string) string {
+	if near := nearest(group, slices.Collect(maps.Keys(v.c.BackendGroups))); near != "" {
+		return "; did you mean " + near + "?"
+	}
+	return ""
+}
+
+func (v *validator) authentication() {
+	at := path{"authentication"}
+	for key, alias := range v.c.Authentication {
+		switch {
+		case key == "none":
+			v.fault(at, "no key may be the word none, which stands for clients without a key")
+		case key == "":
+			v.fault(at, "a key is empty")
+		case strings.ContainsAny(key, "/?#% "):
+			v.warn(at, "a key has a character that cannot stand in a URL path; clients can only send it as a header")
+		}
+		if alias == "" {
+			v.warn(at, "a key without an alias is refused: give it a name to be counted and logged by")
+		}
+	}
+}
+
+func (v *validator) backends() {
+	if len(v.c.Backends) == 0 {
+		v.fault(path{"backends"}, "must have at least one backend, like [backends.alchemy] with its rpc_url")
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.c.Backends)) {
+		v.backend(path{"backends", name}, v.c.Backends[name])
+	}
+}
+
+func (v *validator) backend(at path, b Backend) {
+	if b.RPCURL == "" {
+		v.fault(at.with("rpc_url"), "is required: the provider's http:// or https:// URL")
+	} else {
+		v.url(at.with("rpc_url"), b.RPCURL, "http", "https")
+	}
+	switch u, err := url.Parse(b.WSURL.Reveal()); {
+	case b.WSURL == "":
+	case err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https"):
+		v.warn(at.with("ws_url"), "is an %s URL, not ws:// or wss://: it will not be dialled", u.Scheme)
+	default:
+		v.url(at.with("ws_url"), b.WSURL, "ws", "wss")
+	}
+	if b.ProbeURL != "" {
+		v.url(at.with("probe_url"), b.ProbeURL, "http", "https")
+	}
+	for name, value := range b.Headers {
+		if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_!#$%&'*+.^`|~") != "" || name == "" {
+			v.fault(at.with("headers", name), "is not a header name")
+		}
+		if strings.ContainsAny(value.Reveal(), "\r\n\x00") && value != unresolved {
+			v.fault(at.with("headers", name), "must not hold a line end")
+		}
+	}
+	v.file(at.with("ca_file"), b.CAFile)
+	v.file(at.with("client_cert_file"), b.ClientCertFile)
+	v.file(at.with("client_key_file"), b.ClientKeyFile)
+	if (b.ClientCertFile == "") != (b.ClientKeyFile == "") {
+		v.fault(at.with("client_cert_file"), "client_cert_file and client_key_file go together")
+	}
+	for i, status := range b.AllowedStatusCodes {
+		if status < 100 || status > 599 {
+			v.fault(at.with("allowed_status_codes", index(i)), "%d is not an HTTP status", status)
+		}
+	}
+	notNegative(v, at.with("max_rps"), b.MaxRPS)
+	notNegative(v, at.with("weight"), b.Weight)
+	notNegative(v, at.with("max_ws_conns"), b.MaxWSConns)
+	notNegative(v, at.with("response_timeout_milliseconds"), b.ResponseTimeoutMS)
+	if b.MaxRetries != nil {
+		notNegative(v, at.with("max_retries"), *b.MaxRetries)
+	}
+	if b.Username != "" && b.Password == "" {
+		v.warn(at.with("username"), "is sent only together with a password")
+	}
+	targets := []string{"", "debug_getRawReceipts", "alchemy_getTransactionReceipts", "parity_getBlockReceipts", "eth_getBlockReceipts"}
+	if !slices.Contains(targets, b.ConsensusReceiptsTarget) && b.ConsensusReceiptsTarget != unresolved {
+		v.fault(at.with("consensus_receipts_target"), "must be one of %s", strings.Join(targets[1:], ", "))
+	}
+}
+
+// url checks a URL without showing it.
+func (v *validator) url(at path, raw Secret, schemes ...string) {
+	if raw == unresolved {
+		return
+	}
+	u, err := url.Parse(raw.Reveal())
+	if err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme) {
+		v.fault(at, "is not a URL with a host that begins with %s://", strings.Join(schemes, ":// or "))
+	}
+}
+
+func (v *validator) file(at path, name string) {
+	if name == "" || name == unresolved {
+		return
+	}
+	if _, err := os.Stat(name); err != nil {
+		v.fault(at, "cannot be read: %v", err)
+	}
+}
+
+func notNegative[T int | int64 | float64 | Duration](v *validator, at path, n T) {
+	if n < 0 {
+		v.fault(at, "must not be negative")
+	}
+}
+
+// Strategies are the routing strategies that a group may name.
+var Strategies = []string{"fallback", "multicall", "consensus_aware", "consensus_aware_consensus_layer"}
+
+func (v *validator) groups() {
+	if len(v.c.BackendGroups) == 0 {
+		v.fault(path{"backend_groups"}, "must have at least one group, like [backend_groups.main] with its backends")
+	}
+	for _, name := range slices.Sorted(maps.Keys(v.c.BackendGroups)) {
+		at, g := path{"backend_groups", name}, v.c.BackendGroups[name]
+		if name == Refuse {
+			v.fault(at, "the name refuse means \"no group\" in rpc_method_mappings: choose another")
+		}
+		if len(g.Backends) == 0 {
+			v.fault(at.with("backends"), "must name at least one backend")
+		}
+		seen := map[string]bool{}
+		weights := 0
+		for i, b := range g.Backends {
+			if _, ok := v.c.Backends[b]; !ok && b != unresolved {
+				v.fault(at.with("backends", index(i)), "there is no backend %q", b)
+			}
+			if seen[b] {
+				v.fault(at.with("backends", index(i)), "%q stands twice", b)
+			}
+			seen[b] = true
+			weights += v.c.Backends[b].Weight
+		}
+		for i, b := range g.Fallbacks {
+			if !seen[b] {
+				v.fault(at.with("fallbacks", index(i)), "%q must stand in backends too", b)
+			}
+		}
+		if len(g.Fallbacks) > 0 && len(g.Fallbacks) >= len(g.Backends) {
+			v.warn(at.with("fallbacks"), "every backend is a fallback, so none is asked first")
+		}
+		if g.WeightedRouting && weights == 0 {
+			v.warn(at.with("weighted_routing"), "no backend has a weight: the order is random")
+		}
+		if g.RoutingStrategy != "" && !slices.Contains(Strategies, g.RoutingStrategy) {
+			v.fault(at.with("routing_strategy"), "%q is not a strategy: must be one of %s", g.RoutingStrategy, strings.Join(Strategies, ", "))
+		}
+		if g.ConsensusAware && g.RoutingStrategy != "" {
+			v.fault(at.with("consensus_aware"), "is the old form of routing_strategy = \"consensus_aware\": keep one of them")
+		}
+		notNegative(v, at.with("max_attempts"), g.MaxAttempts)
+		notNegative(v, at.with("retry_delay"), g.RetryDelay)
+		if g.RetryCount != nil {
+			notNegative(v, at.with("retry_count"), *g.RetryCount)
+		}
+	}
+}
+
+func (v *validator) cache() {
+	c := v.c.Cache
+	notNegative(v, path{"cache", "ttl"}, c.TTL)
+	notNegative(v, path{"cache", "max_size_bytes"}, c.MaxSizeBytes)
+	for i, m := range c.Coalesce {
+		if err := jsonrpc.CheckPattern(m); err != nil {
+			v.fault(path{"cache", "coalesce", index(i)}, "%v", err)
+		}
+	}
+	for i, r := range c.Rules {
+		at := path{"cache", "rules", index(i)}
+		if len(r.Methods) == 0 {
+			v.fault(at.with("methods"), "must name at least one method")
+		}
+		if r.TTL <= 0 {
+			v.fault(at.with("ttl"), "must be longer than zero, like \"500ms\"")
+		}
+		for j, m := range r.Methods {
+			if err := jsonrpc.CheckPattern(m); err != nil {
+				v.fault(at.with("methods", index(j)), "%v", err)
+			}
+		}
+	}
+	if len(c.Rules) > 0 && !c.Enabled {
+		v.warn(path{"cache", "rules"}, "do nothing while cache.enabled is not true")
+	}
+}
+
+func (v *validator) rateLimit() {
+	r := v.c.RateLimit
+	at := path{"rate_limit"}
+	notNegative(v, at.with("base_rate"), r.BaseRate)
+	notNegative(v, at.with("base_interval"), r.BaseInterval)
+	for i, expr := range r.ExemptOrigins {
+		v.regexp(at.with("exempt_origins", index(i)), expr)
+	}
+	for i, expr := range r.ExemptUserAgents {
+		v.regexp(at.with("exempt_user_agents", index(i)), expr)
+	}
+	if !slices.Contains([]string{"address", "alias", "both"}, r.Key) {
+		v.fault(at.with("key"), "must be one of address, alias, both")
+	}
+	if r.MaxKeys <= 0 {
+		v.fault(at.with("max_keys"), "must be at least 1")
+	}
+	for _, method := range slices.Sorted(maps.Keys(r.MethodOverrides)) {
+		o, at := r.MethodOverrides[method], at.with("method_overrides", method)
+		if err := jsonrpc.CheckPattern(method); err != nil {
+			v.fault(at, "%v", err)
+		}
+		if o.Limit < 0 {
+			v.fault(at.with("limit"), "must not be negative")
+		}
+		notNegative(v, at.with("interval"), o.Interval)
+	}
+}
+
+func (v *validator) regexp(at path, expr string) {
+	if _, err := regexp.Compile(expr); err != nil {
+		v.fault(at, "is not a regular expression: %v", err)
+	}
+}
+
+// tables checks the operator's rows for the method and error tables.
+func (v *validator) tables() {
+	for _, name := range slices.Sorted(maps.Keys(v.c.Methods)) {
+		at := path{"methods", name}
+		if err := jsonrpc.CheckPattern(name); err != nil {
+			v.fault(at, "%v", err)
+		}
+		if _, err := v.c.Methods[name].Row(); err != nil {
+			v.fault(at, "%v", err)
+		}
+	}
+	if table, err := jsonrpc.NewTable(v.c.Methods); err == nil {
+		for i, r := range v.c.Cache.Rules {
+			for j, m := range r.Methods {
+				if row, _ := table.Lookup(strings.TrimSuffix(m, "*")); !row.Cacheable && !strings.HasSuffix(m, "*") {
+					v.fault(path{"cache", "rules", index(i), "methods", index(j)}, "%s is not a read that may be cached; if it is on your chain, say so with [methods.%s] class = \"read\"", m, m)
+				}
+			}
+		}
+		for i, m := range v.c.Cache.Coalesce {
+			if row, _ := table.Lookup(m); !row.Coalesce && !strings.HasSuffix(m, "*") {
+				v.fault(path{"cache", "coalesce", index(i)}, "%s is not a read that may be shared", m)
+			}
+		}
+	}
+	for i, r := range v.c.ErrorRules {
+		at := path{"error_rules", index(i)}
+		if r.Match == "" && r.Code == nil && r.Status == 0 && r.Backend == "" {
+			v.fault(at, "needs a condition: match, code, status or backend")
+		}
+		if !slices.Contains(classify.Classes(), r.Class) {
+			v.fault(at.with("class"), "must be one of %s", strings.Join(classify.Classes(), ", "))
+		}
+		if err := classify.CheckMatch(r.Match); err != nil {
+			v.fault(at.with("match"), "%v", err)
+		}
+		if r.Status != 0 && (r.Status < 100 || r.Status > 599) {
+			v.fault(at.with("status"), "%d is not an HTTP status", r.Status)
+		}
+		if _, ok := v.c.Backends[r.Backend]; r.Backend != "" && !ok {
+			v.fault(at.with("backend"), "there is no backend %q", r.Backend)
+		}
+	}
+}
+
+// numbers checks what must not be negative, and ranges.
+func (v *validator) numbers() {
+	s := v.c.Server
+	for key, d := range map[string]Duration{
+		"timeout_seconds": s.Timeout, "graceful_shutdown_seconds": s.GracefulShutdown, "shutdown_timeout": s.ShutdownTimeout,
+		"read_header_timeout": s.ReadHeaderTimeout, "read_timeout": s.ReadTimeout, "write_timeout": s.WriteTimeout,
+		"idle_timeout": s.IdleTimeout, "queue_timeout": s.QueueTimeout, "cors_max_age": s.CORSMaxAge,
+	} {
+		notNegative(v, path{"server", key}, d)
+	}
+	for key, n := range map[string]int64{
+		"max_body_size_bytes": s.MaxBodySizeBytes, "max_concurrent_rpcs": s.MaxConcurrentRPCs, "max_upstream_batch_size": int64(s.MaxUpstreamBatchSize),
+		"max_request_body_log_len": int64(s.MaxRequestBodyLogLen), "max_client_ws_conns": int64(s.MaxClientWSConns),
+	} {
+		notNegative(v, path{"server", key}, n)
+	}
+	b, at := v.c.Backend, path{"backend"}
+	notNegative(v, at.with("response_timeout_seconds"), b.ResponseTimeout)
+	notNegative(v, at.with("response_timeout_milliseconds"), b.ResponseTimeoutMS)
+	notNegative(v, at.with("max_response_size_bytes"), b.MaxResponseSize)
+	notNegative(v, at.with("max_retries"), b.MaxRetries)
+	notNegative(v, at.with("out_of_service_seconds"), b.OutOfService)
+	notNegative(v, at.with("max_degraded_latency_threshold"), b.MaxDegradedLatency)
+	notNegative(v, at.with("max_latency_threshold"), b.MaxLatency)
+	notNegative(v, at.with("max_error_rate_threshold"), b.MaxErrorRate)
+	if b.DialTimeout <= 0 {
+		v.fault(at.with("dial_timeout"), "must be longer than zero")
+	}
+	if b.OutOfServiceAfter < 1 {
+		v.fault(at.with("out_of_service_after"), "must be at least 1")
+	}
+	notNegative(v, path{"batch", "max_size"}, v.c.Batch.MaxSize)
+	for _, r := range []struct {
+		at path
+		SenderRateLimit
+	}{{path{"sender_rate_limit"}, v.c.SenderRateLimit}} {
+		if r.Enabled && r.Interval < Duration(time.Second) {
+			v.fault(r.at.with("interval"), "must be at least 1s when enabled")
+		}
+		if r.Enabled && r.Limit <= 0 {
+			v.fault(r.at.with("limit"), "must be greater than 0 when enabled")
+		}
+	}
+	if i := v.c.InteropValidation; i.MinResponses < 0 || i.MinResponses > len(i.URLs) {
+		v.fault(path{"interop_validation", "min_responses"}, "must be between 1 and the number of urls")
+	}
+	strategies := []string{"", "agreement", "first-filter", "first-supervisor", "multicall", "health-aware-load-balancing"}
+	if s := v.c.InteropValidation.Strategy; !slices.Contains(strategies, s) {
+		v.fault(path{"interop_validation", "strategy"}, "%q is not a strategy: must be one of %s", s, strings.Join(strategies[1:], ", "))
+	}
+	if t := v.c.TxValidation; t.Enabled && t.Endpoint == "" {
+		v.fault(path{"tx_validation_middleware", "endpoint"}, "is required when enabled")
+	}
+}
