@@ -1,0 +1,338 @@
+package server
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"gateway.internal/proxyd/group"
+	"gateway.internal/proxyd/jsonrpc"
+)
+
+func sum(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
+
+// serveRPC answers one HTTP request, from top to bottom: who asks, what is
+// asked, who answers, the answer.
+func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
+	started := time.Now()
+	client := &jsonrpc.Client{Source: "http", RequestID: requestID(r), Origin: r.Header.Get("Origin"), UserAgent: r.UserAgent(), OptimismSignature: r.Header.Get("X-Optimism-Signature")}
+	w.Header().Set("X-Request-Id", client.RequestID)
+	defer s.recovered(w, client)
+
+	var ok bool
+	if client.Auth, ok, client.Exempt = s.authenticate(r, chi.URLParam(r, "key")); !ok {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		s.refuse(w, client, errUnauthorized)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.opts.Timeout)
+	defer cancel()
+	if client.Addr, client.ForwardedFor, ok = s.address.client(r); !ok {
+		s.refuse(w, client, errNoAddress)
+		return
+	}
+	client.Key = limitKey(client.Addr)
+	body, err := s.readBody(r)
+	if err != nil {
+		s.refuse(w, client, err)
+		return
+	}
+	s.opts.Metrics.requestSizes.WithLabelValues(client.Auth).Observe(float64(len(body)))
+	if s.opts.LogBodies > 0 {
+		s.logBody(client, body)
+	}
+	calls, batch, err := jsonrpc.Parse(body, s.opts.MaxBatch)
+	if err != nil {
+		s.refuse(w, client, err)
+		return
+	}
+	client.Batched = batch
+	if batch {
+		s.opts.Metrics.batchSizes.Observe(float64(len(calls)))
+	}
+	for _, c := range calls {
+		c.Client = client
+	}
+	if len(calls) == 1 && calls[0].Method == healthzMethod {
+		calls[0].Answer = &jsonrpc.Answer{Result: []byte(`"OK"`), Backend: "proxyd"}
+	} else {
+		s.serveCalls(ctx, calls)
+		s.count(calls, batch, started)
+	}
+	s.write(w, client, calls, batch)
+}
+
+// healthzMethod is answered with "OK" when it stands alone.
+const healthzMethod = "proxyd_healthz"
+
+// serveCalls routes the calls and has them answered, those of one target
+// together and the targets at the same time.
+func (s *Server) serveCalls(ctx context.Context, calls []*jsonrpc.Call) {
+	type part struct {
+		target *Target
+		calls  []*jsonrpc.Call
+	}
+	var parts []part
+	epoch := 0
+	for _, c := range calls {
+		if c.Err != nil {
+			c.Label = labelUnknown
+			continue
+		}
+		target := s.opts.Routes.route(c)
+		c.Epoch = epoch
+		if c.Row.Class != jsonrpc.Read {
+			epoch++
+		}
+		switch {
+		case c.Method == "eth_accounts":
+			c.Label = c.Method
+			c.Answer = &jsonrpc.Answer{Result: []byte("[]"), Backend: "proxyd"}
+			s.opts.Metrics.forwards.WithLabelValues(c.Label).Inc()
+			continue
+		case target == nil:
+			c.Err = jsonrpc.ErrNotAllowed
+			continue
+		}
+		i := slices.IndexFunc(parts, func(p part) bool { return p.target == target })
+		if i < 0 {
+			i = len(parts)
+			parts = append(parts, part{target: target})
+		}
+		parts[i].calls = append(parts[i].calls, c)
+	}
+	if len(parts) == 1 {
+		parts[0].target.Handler.ServeRPC(ctx, parts[0].calls)
+		return
+	}
+	var wg sync.WaitGroup
+	for _, p := range parts {
+		wg.Go(func() {
+			defer func() {
+				if v := recover(); v != nil {
+					s.logPanic(v, p.calls[0].Client)
+					for _, c := range jsonrpc.Pending(p.calls) {
+						c.Err = errInternal
+					}
+				}
+			}()
+			p.target.Handler.ServeRPC(ctx, p.calls)
+		})
+	}
+	wg.Wait()
+}
+
+// readBody reads the whole body, decompressed, up to the limit.
+func (s *Server) readBody(r *http.Request) ([]byte, error) {
+	if r.ContentLength > s.opts.MaxBody {
+		return nil, errBodyTooLarge
+	}
+	src := io.Reader(io.LimitReader(r.Body, s.opts.MaxBody+1))
+	var buf bytes.Buffer
+	if r.ContentLength > 0 {
+		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	_, err := buf.ReadFrom(src)
+	body := buf.Bytes()
+	if err == nil && strings.EqualFold(r.Header.Get("Content-Encoding"), "gzip") && isGzip(body) {
+		body, err = inflate(body, s.opts.MaxBody)
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, errBodyTimeout
+	case err != nil && r.Context().Err() != nil:
+		return nil, context.Cause(r.Context())
+	case err != nil:
+		return nil, jsonrpc.ErrParse
+	case int64(len(body)) > s.opts.MaxBody:
+		return nil, errBodyTooLarge
+	}
+	return body, nil
+}
+
+// isGzip tells a compressed body from a plain one that is only marked so, which
+// the incumbent accepts.
+func isGzip(body []byte) bool { return len(body) > 2 && body[0] == 0x1f && body[1] == 0x8b }
+
+func inflate(body []byte, limit int64) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(z, limit+1))
+}
+
+// refuse answers a request that is wrong as a whole.
+func (s *Server) refuse(w http.ResponseWriter, client *jsonrpc.Client, err error) {
+	c := &jsonrpc.Call{Err: err, Client: client, Label: labelUnknown}
+	s.opts.Log.Debug("request refused", "req_id", client.RequestID, "auth", client.Auth, "error", err)
+	s.write(w, client, []*jsonrpc.Call{c}, false)
+}
+
+// maxPooled is the largest buffer that is kept for the next answer.
+const maxPooled = 1 << 20
+
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// write writes the answers: one object for a single call, an array for a batch.
+func (s *Server) write(w http.ResponseWriter, client *jsonrpc.Client, calls []*jsonrpc.Call, batch bool) {
+	room := buffers.Get().(*[]byte)
+	out := (*room)[:0]
+	h := w.Header()
+	status := http.StatusOK
+	if batch {
+		for i, c := range calls {
+			if i == 0 {
+				out = append(out, '[')
+			} else {
+				out = append(out, ',')
+			}
+			out, _ = s.append(out, c, h)
+		}
+		out = append(out, ']')
+	} else {
+		out, status = s.append(out, calls[0], h)
+	}
+	out = append(out, '\n')
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(out)))
+	s.served(h, calls)
+	if s.opts.Gzip {
+		h.Del("Content-Length") // the compressor knows better
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(out) // a client that has left
+	s.opts.Metrics.httpStatuses.WithLabelValues(strconv.Itoa(status)).Inc()
+	s.opts.Metrics.responseSizes.WithLabelValues(client.Auth).Observe(float64(len(out)))
+	if cap(out) <= maxPooled {
+		*room = out
+		buffers.Put(room)
+	}
+}
+
+// served says in the header who answered.
+func (s *Server) served(h http.Header, calls []*jsonrpc.Call) {
+	hit, routed := false, false
+	var by []string
+	for _, c := range calls {
+		routed = routed || c.Row != nil
+		if c.Answer == nil {
+			continue
+		}
+		hit = hit || c.Answer.Backend == "cache"
+		if s.opts.ServedBy && c.Answer.Group != "" {
+			if name := c.Answer.Group + "/" + c.Answer.Backend; !slices.Contains(by, name) {
+				by = append(by, name)
+			}
+		}
+	}
+	if routed {
+		if hit {
+			h.Set("X-Proxyd-Cache-Status", "HIT")
+		} else {
+			h.Set("X-Proxyd-Cache-Status", "MISS")
+		}
+	}
+	if s.opts.ServedBy {
+		h.Set("X-Served-By", strings.Join(by, ", "))
+	}
+}
+
+// count feeds the metrics and writes a line about each call that failed.
+func (s *Server) count(calls []*jsonrpc.Call, batch bool, started time.Time) {
+	late := false
+	for _, c := range calls {
+		status := http.StatusOK
+		if c.Answer == nil {
+			err := c.Err
+			if err == nil {
+				err = errInternal
+			}
+			v := s.judge(err)
+			status = v.status
+			late = late || errors.Is(err, group.ErrTimeout) || errors.Is(err, context.DeadlineExceeded)
+			s.logFailure(c, err, v)
+		}
+		s.opts.Metrics.call(c, status)
+	}
+	label := calls[0].Label
+	if batch {
+		label = "<batch>"
+		if late {
+			s.opts.Metrics.shortCircuits.Inc()
+		}
+	}
+	s.opts.Metrics.callDuration.WithLabelValues(label).Observe(time.Since(started).Seconds())
+}
+
+// logFailure writes about a call that the gateway answered with an error of its
+// own: a warning where the client is not to blame.
+func (s *Server) logFailure(c *jsonrpc.Call, err error, v verdict) {
+	level := slog.LevelDebug
+	if v.status >= 500 {
+		level = slog.LevelWarn
+	}
+	if !s.opts.Log.Enabled(context.Background(), level) {
+		return
+	}
+	code := strconv.FormatInt(v.code, 10)
+	ok, dropped := s.lines.Allow(c.Label, code)
+	if !ok {
+		return
+	}
+	text := err.Error()
+	s.opts.Log.Log(context.Background(), level, "call failed", "method", c.Label, "code", code, "error", text[:min(len(text), 1000)],
+		"req_id", c.Client.RequestID, "auth", c.Client.Auth, "lines_dropped_before", dropped)
+}
+
+func (s *Server) logBody(client *jsonrpc.Client, body []byte) {
+	text := string(body[:min(len(body), s.opts.LogBodies)])
+	if len(body) > s.opts.LogBodies {
+		text += "..."
+	}
+	s.opts.Log.Info("Raw RPC request", "body", text, "req_id", client.RequestID, "auth", client.Auth)
+}
+
+// recovered answers a panic with an internal error.
+func (s *Server) recovered(w http.ResponseWriter, client *jsonrpc.Client) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v == http.ErrAbortHandler {
+		panic(v)
+	}
+	s.logPanic(v, client)
+	s.refuse(w, client, errInternal)
+}
+
+func (s *Server) logPanic(v any, client *jsonrpc.Client) {
+	s.opts.Log.Error("panic while serving", "panic", fmt.Sprint(v), "req_id", client.RequestID, "stack", string(debug.Stack()))
+}
+
+// requestID takes the client's X-Request-Id if it is harmless, else a new one.
+func requestID(r *http.Request) string {
+	if id := r.Header.Get("X-Request-Id"); id != "" && len(id) <= 64 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == "" {
+		return id
+	}
+	var b [10]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,55 @@
+package server
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"gateway.internal/proxyd/jsonrpc"
+)
+
+// Metrics are the series of the front. Names and labels are the incumbent's
+// where it has them; its summaries are histograms here.
+type Metrics struct {
+	calls         *prometheus.CounterVec
+	callDuration  *prometheus.HistogramVec
+	httpStatuses  *prometheus.CounterVec
+	httpDuration  prometheus.Histogram
+	requestSizes  *prometheus.HistogramVec
+	responseSizes *prometheus.HistogramVec
+	batchSizes    prometheus.Histogram
+	shortCircuits prometheus.Counter
+	forwards      *prometheus.CounterVec
+}
+
+var durationBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+
+// NewMetrics registers the series with reg.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	sizes := []float64{10, 50, 100, 500, 1e3, 5e3, 1e4, 1e5, 1e6}
+	m := &Metrics{
+		calls:         prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "proxyd", Name: "rpc_calls_total", Help: "Calls of clients by who answered and with what status: that of the gateway's error, 400 for a backend's JSON-RPC error."}, []string{"backend_name", "method_name", "status_code", "transport"}),
+		callDuration:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "proxyd", Name: "rpc_call_duration_seconds", Help: "Time from a client's request to its answer, by method; a batch counts under <batch>.", Buckets: durationBuckets}, []string{"method_name"}),
+		httpStatuses:  prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "proxyd", Name: "http_response_codes_total", Help: "HTTP statuses of answers to JSON-RPC requests."}, []string{"status_code"}),
+		httpDuration:  prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "proxyd", Name: "http_request_duration_seconds", Help: "Time of all HTTP requests.", Buckets: durationBuckets}),
+		requestSizes:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "proxyd", Name: "request_payload_sizes", Help: "Bytes of request bodies.", Buckets: sizes}, []string{"auth"}),
+		responseSizes: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "proxyd", Name: "response_payload_sizes", Help: "Bytes of answers.", Buckets: sizes}, []string{"auth"}),
+		batchSizes:    prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "proxyd", Name: "batch_size_summary", Help: "Elements of clients' batches.", Buckets: []float64{1, 5, 10, 25, 50, 100}}),
+		shortCircuits: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "proxyd", Name: "batch_rpc_short_circuits_total", Help: "Batches in which the deadline left elements without an answer."}),
+		forwards:      prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "proxyd", Name: "rpc_local_answers_total", Help: "Calls that the gateway answered itself."}, []string{"method_name"}),
+	}
+	reg.MustRegister(m.calls, m.callDuration, m.httpStatuses, m.httpDuration, m.requestSizes, m.responseSizes, m.batchSizes, m.shortCircuits, m.forwards)
+	return m
+}
+
+// call counts one call as the client saw it.
+func (m *Metrics) call(c *jsonrpc.Call, status int) {
+	backend := "proxyd"
+	if c.Answer != nil {
+		backend = c.Answer.Backend
+		if c.Answer.Error != nil {
+			status = 400
+		}
+	}
+	m.calls.WithLabelValues(backend, c.Label, strconv.Itoa(status), c.Client.Source).Inc()
+}

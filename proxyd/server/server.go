@@ -1,0 +1,142 @@
+// Package server is the front: it reads HTTP requests, says who asks, routes each
+// call to its handler, and writes the answers.
+package server
+
+import (
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+	"github.com/rs/cors"
+
+	"gateway.internal/proxyd/backend"
+)
+
+// Options configures a Server. Zero values mean the stated default.
+type Options struct {
+	// Routes says who answers which method, required.
+	Routes *Routes
+	// Ready reports whether calls can be served, with a text for each group;
+	// strict asks for every group. Required.
+	Ready func(strict bool) (ok bool, groups []GroupStatus)
+
+	// Keys are the keys that clients may show, with their aliases; none means
+	// that no key is needed. APIKeys free a client from limits.
+	Keys    map[string]string
+	APIKeys []string
+	// PublicAccess lets clients without a key in although there are Keys.
+	PublicAccess bool
+
+	// AddressHeader holds the client's address. Default X-Forwarded-For.
+	AddressHeader string
+	// TrustedProxies are the networks whose entries in it are believed; none
+	// means that the first entry is used, whoever wrote it.
+	TrustedProxies []netip.Prefix
+
+	// MaxBody bounds a request's body in bytes, decompressed. Default 256 KiB.
+	MaxBody int64
+	// MaxBatch bounds the elements of a batch. Default 100.
+	MaxBatch int
+	// Timeout bounds the processing of a request. Default 10 s.
+	Timeout time.Duration
+	// Gzip compresses answers for clients that accept it.
+	Gzip bool
+	// CORS answers browsers.
+	CORS CORS
+	// ServedBy adds the X-Served-By header.
+	ServedBy bool
+	// LogBodies logs up to so many bytes of each request's body at info; 0 logs
+	// none.
+	LogBodies int
+	// WhitelistMessage, BatchMessage and RateLimitMessage replace the texts of
+	// the errors -32601, -32014 and -32016.
+	WhitelistMessage, BatchMessage, RateLimitMessage string
+
+	// Metrics and Log are required.
+	Metrics *Metrics
+	Log     *slog.Logger
+}
+
+// CORS says which web pages may ask.
+type CORS struct {
+	Origins, Methods, Headers []string
+	MaxAge                    time.Duration
+}
+
+// GroupStatus is one group's line in the readiness answer.
+type GroupStatus struct {
+	Group    string          `json:"group"`
+	Usable   bool            `json:"usable"`
+	Backends []BackendStatus `json:"backends"`
+}
+
+// BackendStatus is one backend's part of it.
+type BackendStatus struct {
+	Backend string `json:"backend"`
+	State   string `json:"state"`
+}
+
+// Server is the front. It is an http.Handler.
+type Server struct {
+	opts     Options
+	keys     keyring
+	apiKeys  keyring
+	address  addressing
+	handler  http.Handler
+	draining atomic.Bool
+	lines    backend.LineLimit
+}
+
+// New builds the front.
+func New(o Options) *Server {
+	if o.AddressHeader == "" {
+		o.AddressHeader = "X-Forwarded-For"
+	}
+	if o.MaxBody <= 0 {
+		o.MaxBody = 256 << 10
+	}
+	if o.MaxBatch <= 0 {
+		o.MaxBatch = 100
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 10 * time.Second
+	}
+	s := &Server{
+		opts: o, keys: newKeyring(o.Keys), apiKeys: keyring{},
+		address: addressing{header: http.CanonicalHeaderKey(o.AddressHeader), trusted: o.TrustedProxies},
+	}
+	for _, key := range o.APIKeys {
+		s.apiKeys[sum(key)] = "exempt"
+	}
+	r := chi.NewRouter()
+	if o.Gzip {
+		r.Use(middleware.Compress(5, "application/json"))
+	}
+	r.Post("/", s.serveRPC)
+	r.Post("/{key}", s.serveRPC)
+	r.Get("/healthz", s.healthz)
+	r.Get("/health", s.healthz)
+	r.Get("/readyz", s.readyz)
+	r.Get("/ready", s.readyz)
+	s.handler = cors.New(cors.Options{
+		AllowedOrigins: o.CORS.Origins, AllowedMethods: o.CORS.Methods, AllowedHeaders: o.CORS.Headers,
+		ExposedHeaders: []string{"X-Request-Id", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"},
+		MaxAge:         int(o.CORS.MaxAge.Seconds()),
+	}).Handler(r)
+	return s
+}
+
+// Drain makes the health checks fail, so that load balancers look elsewhere.
+// Calls are served as before.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	started := time.Now()
+	s.handler.ServeHTTP(w, r)
+	s.opts.Metrics.httpDuration.Observe(time.Since(started).Seconds())
+}
