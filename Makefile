@@ -1,0 +1,55 @@
+# Two commands do everything: `make run` and `make test`. What they need beside
+# Go, make installs.
+
+GO ?= go
+BIN := bin/proxyd
+FUZZTIME ?= 10s
+STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
+part = ./scripts/part
+
+.PHONY: run build test unit race e2e lint fmt fuzz bench tools clean
+
+run: build ## the gateway in front of a small chain of its own
+	$(BIN) demo
+
+build: ## bin/proxyd
+	$(GO) build -o $(BIN) ./cmd/proxyd
+
+test: ## everything a change must pass; each part prints its time
+	@$(part) build $(MAKE) --no-print-directory build
+	@$(part) lint $(MAKE) --no-print-directory lint
+	@$(part) unit $(MAKE) --no-print-directory unit
+	@$(part) race $(MAKE) --no-print-directory race
+	@$(part) fuzz $(MAKE) --no-print-directory fuzz FUZZTIME=3s
+	@$(part) e2e $(MAKE) --no-print-directory e2e
+	@$(part) --summary
+
+unit: ## tests beside the code
+	$(GO) test ./cmd/... ./proxyd/...
+
+race: ## the same under the race detector
+	$(GO) test -race ./cmd/... ./proxyd/...
+
+e2e: tools ## the built program with real nodes and real clients
+	$(GO) test -count=1 -timeout 20m ./integration_tests/...
+	PROXYD_RACE=1 $(GO) test -count=1 -timeout 20m -run Failover ./integration_tests/...
+
+tools: ## geth, anvil, viem and ethers, as pinned
+	@./scripts/install-test-tools
+
+lint: ## gofmt, vet, staticcheck
+	@out=$$(gofmt -l cmd proxyd integration_tests); test -z "$$out" || { echo "not gofmt-clean, run make fmt: $$out" >&2; exit 1; }
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+
+fmt: ## format all Go files
+	gofmt -w cmd proxyd integration_tests
+
+fuzz: ## each fuzz target for FUZZTIME
+	@./scripts/fuzz $(FUZZTIME)
+
+bench: ## Go benchmarks of the hot functions
+	$(GO) test -run '^$$' -bench . -benchmem ./proxyd/...
+
+clean: ## remove what was built
+	rm -rf bin tools/bin integration_tests/node/node_modules

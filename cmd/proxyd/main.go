@@ -1,0 +1,85 @@
+// Command proxyd is a gateway between the clients of an Ethereum JSON-RPC
+// endpoint and the providers behind it.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitOK    = 0
+	exitFault = 1 // the configuration is wrong, or the program could not run
+	exitUsage = 2 // the command line is wrong
+)
+
+func main() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// execute runs the command line and returns the exit code. Errors go to stderr.
+func execute(args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.Execute()
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "proxyd: %v\nTry 'proxyd --help'.\n", err)
+		return exitUsage
+	}
+	fmt.Fprintf(stderr, "proxyd: %v\n", err)
+	return exitFault
+}
+
+// usageError is a fault of the command line.
+type usageError struct{ error }
+
+// commands is the table of commands. A new one is a file and a line here.
+var commands = []func() *cobra.Command{newRun, newDemo, newCheck, newVersion}
+
+func newRoot() *cobra.Command {
+	root := newRun()
+	root.Use = "proxyd [command] CONFIG.toml"
+	root.Short = "A gateway for Ethereum-style JSON-RPC"
+	root.Long = `proxyd stands between the clients of a JSON-RPC endpoint and the providers
+behind it. One TOML file maps each method to a group of backends; proxyd
+refuses what is not mapped, caches what can be cached, limits each client, and
+fails over when a provider errs.
+
+"proxyd CONFIG.toml" is short for "proxyd run CONFIG.toml".
+
+Exit codes: 0 success, 1 a wrong configuration or a failure, 2 a wrong command line.`
+	root.Example = `  proxyd demo                  a gateway in front of a small chain of its own
+  proxyd check config.toml     say everything that is wrong with a file
+  proxyd config.toml           serve`
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.CompletionOptions.HiddenDefaultCmd = true
+	for _, command := range commands {
+		c := command()
+		c.SilenceErrors, c.SilenceUsage = true, true
+		root.AddCommand(c)
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	return root
+}
+
+// exactly wants n arguments and names what is missing.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < n:
+			return usageError{fmt.Errorf("%s needs %s", cmd.CommandPath(), what)}
+		case len(args) > n:
+			return usageError{fmt.Errorf("%s takes only %s; %q is too much", cmd.CommandPath(), what, args[n])}
+		}
+		return nil
+	}
+}

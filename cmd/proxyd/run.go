@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"gateway.internal/proxyd"
+	"gateway.internal/proxyd/config"
+)
+
+func newRun() *cobra.Command {
+	var f runFlags
+	c := &cobra.Command{
+		Use:   "run CONFIG.toml",
+		Short: "Serve the endpoint that a configuration file describes",
+		Long: `Serve the endpoint that a configuration file describes, until SIGINT or SIGTERM.
+
+The log goes to stdout, one JSON object a line. On a signal the health checks
+fail, calls are served for graceful_shutdown_seconds more, the listeners close,
+and calls in flight have shutdown_timeout to end. A second signal cuts that
+short.
+
+Environment: API_KEYS (comma-separated keys that free a client from rate limits
+when sent as X-Api-Key), PROXYD_IP (appended to X-Forwarded-For upstream), and
+every variable that the file names.`,
+		Args: exactly(1, "a configuration file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return run(cmd.Context(), args[0], f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	c.Flags().BoolVar(&f.allowInactive, "allow-inactive", false, "start although the file asks for protections that are not built yet")
+	c.Flags().StringVar(&f.httpAddr, "http.addr", "", "listen on this host instead of server.rpc_host")
+	c.Flags().IntVar(&f.httpPort, "http.port", -1, "listen on this port instead of server.rpc_port; 0 takes a free one")
+	c.Flags().IntVar(&f.metricsPort, "metrics.port", -1, "serve metrics on this port of 127.0.0.1 instead of [metrics]; 0 takes a free one")
+	return c
+}
+
+type runFlags struct {
+	allowInactive         bool
+	httpAddr              string
+	httpPort, metricsPort int
+}
+
+func run(ctx context.Context, file string, f runFlags, stdout, stderr io.Writer) error {
+	c, warnings, err := config.File(file, config.Options{AllowInactive: f.allowInactive})
+	if err != nil {
+		printProblems(stderr, file, "warning", warnings)
+		return faults(stderr, file, err)
+	}
+	log := proxyd.Logger(stdout, c.Server.LogLevel)
+	for _, w := range warnings {
+		log.Warn("configuration", "file", file, "line", w.Line, "key", w.Key, "problem", w.Text)
+	}
+	o := proxyd.Options{Log: log, APIKeys: splitKeys(os.Getenv("API_KEYS")), ProxyIP: os.Getenv("PROXYD_IP")}
+	if f.httpAddr != "" || f.httpPort >= 0 {
+		host, port := c.Server.RPCHost, *c.Server.RPCPort
+		if f.httpAddr != "" {
+			host = f.httpAddr
+		}
+		if f.httpPort >= 0 {
+			port = f.httpPort
+		}
+		o.RPCAddr = net.JoinHostPort(host, strconv.Itoa(port))
+	}
+	if f.metricsPort >= 0 {
+		o.MetricsAddr = net.JoinHostPort("127.0.0.1", strconv.Itoa(f.metricsPort))
+	}
+	log.Info("starting proxyd", "version", versionText())
+	app, err := proxyd.New(c, o)
+	if err != nil {
+		return err
+	}
+	if err := app.Start(); err != nil {
+		return err
+	}
+	return serve(ctx, app, log)
+}
+
+// serve waits for a signal, drains and stops.
+func serve(ctx context.Context, app *proxyd.App, log *slog.Logger) error {
+	first, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	var failed error
+	select {
+	case <-first.Done():
+	case failed = <-app.Failed():
+		log.Error("listener failed", "error", failed)
+	}
+	stop()
+	second, stopSecond := signal.NotifyContext(context.WithoutCancel(ctx), syscall.SIGINT, syscall.SIGTERM)
+	defer stopSecond()
+	if failed == nil {
+		app.Drain(second)
+	}
+	if err := app.Stop(second); err != nil {
+		log.Warn("not everything ended in time", "error", err)
+	}
+	log.Info("stopped proxyd")
+	return failed
+}
+
+func splitKeys(list string) []string {
+	var keys []string
+	for key := range strings.SplitSeq(list, ",") {
+		if key = strings.TrimSpace(key); key != "" {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// faults prints what is wrong with a file and returns the error that ends the
+// program.
+func faults(stderr io.Writer, file string, err error) error {
+	var found config.Faults
+	if !errors.As(err, &found) {
+		return err
+	}
+	printProblems(stderr, file, "error", found)
+	return fmt.Errorf("%s: %d %s", file, len(found), plural(len(found), "fault", "faults"))
+}
+
+// printProblems writes one line a problem, in the form that editors understand.
+func printProblems(w io.Writer, file, kind string, problems []config.Problem) {
+	for _, p := range problems {
+		at := file
+		if p.Line > 0 {
+			at += ":" + strconv.Itoa(p.Line)
+		}
+		if p.Key != "" {
+			kind := kind + ": " + p.Key
+			fmt.Fprintf(w, "%s: %s: %s\n", at, kind, p.Text)
+			continue
+		}
+		fmt.Fprintf(w, "%s: %s: %s\n", at, kind, p.Text)
+	}
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
