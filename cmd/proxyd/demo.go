@@ -25,7 +25,12 @@ func newDemo() *cobra.Command {
 every two seconds. Nothing outside this process is asked. Faults of the backends
 can be switched on over HTTP, so that failover can be watched.`,
 		Args: exactly(0, "no arguments"),
-		RunE: func(cmd *cobra.Command, _ []string) error { return demo(cmd.Context(), port, cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkPort(cmd, "port"); err != nil {
+				return err
+			}
+			return demo(cmd.Context(), port, cmd.OutOrStdout())
+		},
 	}
 	c.Flags().IntVar(&port, "port", 8545, "port of the gateway on 127.0.0.1; a free one is taken when it is in use")
 	return c
@@ -85,27 +90,23 @@ func demo(ctx context.Context, port int, out io.Writer) error {
 		return err
 	}
 	log := proxyd.Logger(out, c.Server.LogLevel)
-	app, err := startDemo(c, proxyd.Options{Log: log, RPCAddr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))})
+	app, err := proxyd.New(c, proxyd.Options{Log: log, RPCAddr: freeAddress(port)})
 	if err != nil {
 		return err
 	}
-	printDemo(out, app, addrs)
-	return serve(ctx, app, log)
+	return serve(ctx, app, log, func() { printDemo(out, app, addrs) })
 }
 
-// startDemo starts the gateway, on a free port when the wanted one is taken.
-func startDemo(c *config.Config, o proxyd.Options) (*proxyd.App, error) {
-	l, err := net.Listen("tcp", o.RPCAddr)
+// freeAddress is where the demo listens: on a free port when the wanted one is
+// taken.
+func freeAddress(port int) string {
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		o.RPCAddr = "127.0.0.1:0"
-	} else {
-		_ = l.Close()
+		return "127.0.0.1:0"
 	}
-	app, err := proxyd.New(c, o)
-	if err != nil {
-		return nil, err
-	}
-	return app, app.Start()
+	_ = l.Close()
+	return addr
 }
 
 func serveBackend(b *devchain.Backend) (addr string, stop func(), err error) {

@@ -47,7 +47,7 @@ var commands = []func() *cobra.Command{newRun, newDemo, newCheck, newVersion}
 
 func newRoot() *cobra.Command {
 	root := newRun()
-	root.Use = "proxyd [command] CONFIG.toml"
+	root.Use = "proxyd CONFIG.toml"
 	root.Short = "A gateway for Ethereum-style JSON-RPC"
 	root.Long = `proxyd stands between the clients of a JSON-RPC endpoint and the providers
 behind it. One TOML file maps each method to a group of backends; proxyd
@@ -60,6 +60,14 @@ Exit codes: 0 success, 1 a wrong configuration or a failure, 2 a wrong command l
 	root.Example = `  proxyd demo                  a gateway in front of a small chain of its own
   proxyd check config.toml     say everything that is wrong with a file
   proxyd config.toml           serve`
+	root.Version = versionText()
+	root.SetVersionTemplate(versionLine())
+	root.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usageError{fmt.Errorf("%q is not a command%s", args[0], didYouMean(cmd, args[0]))}
+		}
+		return exactly(1, "a configuration file")(cmd, args)
+	}
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.HiddenDefaultCmd = true
 	for _, command := range commands {
@@ -71,6 +79,14 @@ Exit codes: 0 success, 1 a wrong configuration or a failure, 2 a wrong command l
 	return root
 }
 
+func didYouMean(root *cobra.Command, name string) string {
+	root.SuggestionsMinimumDistance = 2
+	for _, near := range root.SuggestionsFor(name) {
+		return "; did you mean " + near + "?"
+	}
+	return ""
+}
+
 // exactly wants n arguments and names what is missing.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
@@ -78,8 +94,17 @@ func exactly(n int, what string) cobra.PositionalArgs {
 		case len(args) < n:
 			return usageError{fmt.Errorf("%s needs %s", cmd.CommandPath(), what)}
 		case len(args) > n:
-			return usageError{fmt.Errorf("%s takes only %s; %q is too much", cmd.CommandPath(), what, args[n])}
+			return usageError{fmt.Errorf("%s takes %s; %q is too much", cmd.CommandPath(), what, args[n])}
 		}
 		return nil
 	}
+}
+
+// checkPort refuses a port flag outside of what ports are.
+func checkPort(cmd *cobra.Command, name string) error {
+	port, err := cmd.Flags().GetInt(name)
+	if err == nil && cmd.Flags().Changed(name) && (port < 0 || port > 65535) {
+		return usageError{fmt.Errorf("--%s must be between 0 and 65535", name)}
+	}
+	return nil
 }

@@ -36,6 +36,11 @@ when sent as X-Api-Key), PROXYD_IP (appended to X-Forwarded-For upstream), and
 every variable that the file names.`,
 		Args: exactly(1, "a configuration file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range []string{"http.port", "metrics.port"} {
+				if err := checkPort(cmd, name); err != nil {
+					return err
+				}
+			}
 			return run(cmd.Context(), args[0], f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -43,6 +48,9 @@ every variable that the file names.`,
 	c.Flags().StringVar(&f.httpAddr, "http.addr", "", "listen on this host instead of server.rpc_host")
 	c.Flags().IntVar(&f.httpPort, "http.port", -1, "listen on this port instead of server.rpc_port; 0 takes a free one")
 	c.Flags().IntVar(&f.metricsPort, "metrics.port", -1, "serve metrics on this port of 127.0.0.1 instead of [metrics]; 0 takes a free one")
+	for _, name := range []string{"http.port", "metrics.port"} {
+		c.Flags().Lookup(name).DefValue = "" // -1 stands for none, which is nobody's business
+	}
 	return c
 }
 
@@ -63,15 +71,11 @@ func run(ctx context.Context, file string, f runFlags, stdout, stderr io.Writer)
 		log.Warn("configuration", "file", file, "line", w.Line, "key", w.Key, "problem", w.Text)
 	}
 	o := proxyd.Options{Log: log, APIKeys: splitKeys(os.Getenv("API_KEYS")), ProxyIP: os.Getenv("PROXYD_IP")}
-	if f.httpAddr != "" || f.httpPort >= 0 {
-		host, port := c.Server.RPCHost, *c.Server.RPCPort
-		if f.httpAddr != "" {
-			host = f.httpAddr
-		}
-		if f.httpPort >= 0 {
-			port = f.httpPort
-		}
-		o.RPCAddr = net.JoinHostPort(host, strconv.Itoa(port))
+	if f.httpAddr != "" {
+		c.Server.RPCHost = f.httpAddr
+	}
+	if f.httpPort >= 0 {
+		o.RPCAddr = net.JoinHostPort(c.Server.RPCHost, strconv.Itoa(f.httpPort))
 	}
 	if f.metricsPort >= 0 {
 		o.MetricsAddr = net.JoinHostPort("127.0.0.1", strconv.Itoa(f.metricsPort))
@@ -81,29 +85,43 @@ func run(ctx context.Context, file string, f runFlags, stdout, stderr io.Writer)
 	if err != nil {
 		return err
 	}
+	return serve(ctx, app, log, nil)
+}
+
+// serve starts the gateway, calls started, waits for a signal, drains and stops.
+func serve(ctx context.Context, app *proxyd.App, log *slog.Logger, started func()) error {
+	// From before the first call is served, so that no signal ends the process
+	// without a drain. The second one cuts the drain short.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
 	if err := app.Start(); err != nil {
 		return err
 	}
-	return serve(ctx, app, log)
-}
-
-// serve waits for a signal, drains and stops.
-func serve(ctx context.Context, app *proxyd.App, log *slog.Logger) error {
-	first, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
+	if started != nil {
+		started()
+	}
 	var failed error
 	select {
-	case <-first.Done():
+	case s := <-signals:
+		log.Info("signal received", "signal", s.String())
+	case <-ctx.Done():
 	case failed = <-app.Failed():
 		log.Error("listener failed", "error", failed)
 	}
-	stop()
-	second, stopSecond := signal.NotifyContext(context.WithoutCancel(ctx), syscall.SIGINT, syscall.SIGTERM)
-	defer stopSecond()
+	ending, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	go func() {
+		select {
+		case <-signals:
+			cut()
+		case <-ending.Done():
+		}
+	}()
 	if failed == nil {
-		app.Drain(second)
+		app.Drain(ending)
 	}
-	if err := app.Stop(second); err != nil {
+	if err := app.Stop(ending); err != nil {
 		log.Warn("not everything ended in time", "error", err)
 	}
 	log.Info("stopped proxyd")

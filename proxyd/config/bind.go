@@ -16,6 +16,23 @@ type binder struct {
 	*findings
 	env     Lookup
 	defined map[string]bool // keys that were set
+	leaves  []setKey        // those that are no tables, in the order of the walk
+}
+
+// setKey is a key that stands in the file.
+type setKey struct {
+	at path
+	// nothing is true for a value that asks for nothing: false, 0 or "".
+	nothing bool
+}
+
+// fault records a value that cannot be read.
+func (b *binder) fault(at path, format string, args ...any) {
+	b.findings.fault(at, format, args...)
+	if b.unread == nil {
+		b.unread = map[string]bool{}
+	}
+	b.unread[at.String()] = true
 }
 
 var (
@@ -37,19 +54,23 @@ func (b *binder) table(at path, table map[string]any, dst reflect.Value) {
 			continue
 		}
 		b.defined[key.String()] = true
-		b.value(key, table[name], dst.Field(i), dst.Type().Field(i).Tag)
+		field := dst.Field(i)
+		b.value(key, table[name], field, dst.Type().Field(i).Tag)
+		if k := field.Kind(); k != reflect.Struct && k != reflect.Map {
+			b.leaves = append(b.leaves, setKey{key, field.IsZero()})
+		}
 	}
 }
 
 func (b *binder) unknown(key path, value any, known []string) {
-	what := "unknown key"
+	what, hint := "unknown key", ""
 	if _, ok := value.(map[string]any); ok {
 		what = "unknown table"
 	}
 	if near := nearest(key[len(key)-1], known); near != "" {
-		what += "; did you mean " + near + "?"
+		hint = "; did you mean " + near + "?"
 	}
-	b.warn(key, "%s: it does nothing", what)
+	b.warn(key, "%s: it does nothing%s", what, hint)
 	b.warnings[len(b.warnings)-1].Unknown = true
 }
 
@@ -127,6 +148,7 @@ func (b *binder) text(at path, value any, dst reflect.Value, whole bool) {
 	v, ok := value.(string)
 	if !ok {
 		b.wrongType(at, value, "a string")
+		dst.SetString(unresolved)
 		return
 	}
 	v, err := expand(v, whole, b.env)
@@ -138,7 +160,7 @@ func (b *binder) text(at path, value any, dst reflect.Value, whole bool) {
 	dst.SetString(v)
 }
 
-// unresolved stands for a value whose variable is missing.
+// unresolved stands for a value that could not be read.
 const unresolved = "\x00unresolved"
 
 func (b *binder) integer(at path, value any, dst reflect.Value) {
@@ -159,14 +181,19 @@ func (b *binder) duration(at path, value any, dst reflect.Value, unit string) {
 	units := map[string]time.Duration{"s": time.Second, "ms": time.Millisecond}
 	switch v := value.(type) {
 	case string:
-		v, err := expand(v, false, b.env)
+		text, err := expand(v, false, b.env)
 		if err != nil {
 			b.fault(at, "%v", err)
 			return
 		}
-		d, err := time.ParseDuration(v)
-		if err != nil {
+		d, err := time.ParseDuration(text)
+		switch {
+		case err != nil:
+			// As it stands in the file: a variable may hold anything.
 			b.fault(at, "%q is not a duration: write it like \"30s\" or \"1m30s\"", v)
+			return
+		case d > maxDuration || d < -maxDuration:
+			b.fault(at, "is out of range")
 			return
 		}
 		dst.SetInt(int64(d))
@@ -176,7 +203,7 @@ func (b *binder) duration(at path, value any, dst reflect.Value, unit string) {
 		case unit == "":
 			b.fault(at, "a duration needs its unit: write \"%ds\" for seconds", v)
 			return
-		case v > int64((1<<62)/units[unit]) || v < -int64((1<<62)/units[unit]):
+		case v > int64(maxDuration/units[unit]) || v < -int64(maxDuration/units[unit]):
 			b.fault(at, "is out of range")
 			return
 		}
@@ -191,6 +218,9 @@ func (b *binder) duration(at path, value any, dst reflect.Value, unit string) {
 		b.wrongType(at, value, "a duration like \"30s\"")
 	}
 }
+
+// maxDuration keeps sums of durations from overflowing.
+const maxDuration = time.Duration(1 << 62)
 
 func (b *binder) slice(at path, value any, dst reflect.Value, tag reflect.StructTag) {
 	var elements []any
@@ -222,27 +252,22 @@ func (b *binder) mapping(at path, value any, dst reflect.Value, tag reflect.Stru
 	for _, name := range slices.Sorted(maps.Keys(v)) {
 		key, element := at.with(name), reflect.New(dst.Type().Elem()).Elem()
 		b.defined[key.String()] = true
-		b.value(b.shown(key, tag), v[name], element, "")
+		b.value(key, v[name], element, "")
 		if tag.Get("env") == "keys" {
 			expanded, err := expand(name, true, b.env)
 			if err != nil {
-				b.fault(at, "%v", err)
+				b.fault(key, "%v", err)
 				continue
 			}
+			if out.MapIndex(reflect.ValueOf(expanded)).IsValid() {
+				b.fault(key, "two entries are the same once their variables are filled in")
+			}
 			name = expanded
+			b.lines[at.with(name).String()] = b.lines.of(key)
 		}
 		out.SetMapIndex(reflect.ValueOf(name), element)
 	}
 	dst.Set(out)
-}
-
-// shown is the path that messages name: of a table whose keys are secrets, the
-// table.
-func (b *binder) shown(key path, tag reflect.StructTag) path {
-	if tag.Get("env") == "keys" {
-		return key[:len(key)-1]
-	}
-	return key
 }
 
 // nearest returns the known name closest to name, "" when none is close.

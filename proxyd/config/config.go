@@ -16,7 +16,7 @@ type Config struct {
 	WSMethodWhitelist     []string           `toml:"ws_method_whitelist"`
 	WhitelistErrorMessage string             `toml:"whitelist_error_message"`
 	RPCMethodMappings     map[string]string  `toml:"rpc_method_mappings"`
-	Authentication        map[string]string  `toml:"authentication" env:"keys"`
+	Authentication        ClientKeys         `toml:"authentication" env:"keys"`
 	Server                Server             `toml:"server"`
 	Cache                 Cache              `toml:"cache"`
 	Redis                 Redis              `toml:"redis"`
@@ -217,7 +217,7 @@ type SenderRateLimit struct {
 
 // InteropValidation is [interop_validation].
 type InteropValidation struct {
-	URLs                 []string        `toml:"urls"`
+	URLs                 []Secret        `toml:"urls"`
 	Strategy             string          `toml:"strategy"`
 	ChainID              uint64          `toml:"chain_id"`
 	UnhealthinessTimeout Duration        `toml:"load_balancing_unhealthiness_timeout"`

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -9,7 +10,10 @@ import (
 // Lookup returns the value of an environment variable, as os.LookupEnv.
 type Lookup func(name string) (value string, ok bool)
 
-var reference = regexp.MustCompile(`\$?\$\{[^}]*\}`)
+var (
+	reference    = regexp.MustCompile(`\$?\$\{[^}]*\}`)
+	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
 
 // expand puts environment variables into a value. ${NAME} works anywhere, and
 // $${NAME} stands for itself. In a whole value, $NAME is a variable too and a
@@ -21,6 +25,10 @@ func expand(value string, whole bool, env Lookup) (string, error) {
 			return rest, nil
 		}
 		if name, ok := strings.CutPrefix(value, "$"); ok && !strings.HasPrefix(name, "{") && !strings.HasPrefix(name, "$") {
+			if !variableName.MatchString(name) {
+				// The rest may be the secret itself, so it is not shown.
+				return "", errors.New("begins with $, but what follows is not the name of an environment variable: put a backslash before the $ to mean the $ itself")
+			}
 			return variable(name, env)
 		}
 	}
@@ -29,7 +37,12 @@ func expand(value string, whole bool, env Lookup) (string, error) {
 		if strings.HasPrefix(ref, "$$") {
 			return ref[1:]
 		}
-		text, err := variable(ref[2:len(ref)-1], env)
+		name := ref[2 : len(ref)-1]
+		if !variableName.MatchString(name) {
+			missing = errors.New("${} must hold the name of an environment variable: write $${ to mean ${ itself")
+			return ""
+		}
+		text, err := variable(name, env)
 		if err != nil && missing == nil {
 			missing = err
 		}

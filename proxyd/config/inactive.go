@@ -6,82 +6,194 @@ import (
 	"strings"
 )
 
-// inactive speaks about every key that is set but does nothing in this version.
-// Where the key asks for protection or for consensus, a start without it would
-// be a surprise, so it is a fault unless that is allowed.
+const (
+	noWebSocket = "WebSocket is not built yet"
+	noRedis     = "Redis is not built yet: cache and limits are kept in memory"
+	noProbes    = "active probes are not built yet"
+	noConsensus = "consensus is not built yet"
+	noSender    = "the sender rate limit is not built yet"
+	noInterop   = "the validation of interop transactions is not built yet"
+	noTx        = "the transaction validation middleware is not built yet"
+)
+
+// unbuilt lists the keys that nothing reads in this version, with the reason. In
+// a pattern * stands for any name or for the rest of one. The first pattern
+// decides. A test holds the list against the code that uses the configuration.
+var unbuilt = []struct{ pattern, why string }{
+	{"ws_backend_group", noWebSocket},
+	{"ws_method_whitelist", noWebSocket},
+	{"server.ws_host", noWebSocket},
+	{"server.ws_port", noWebSocket + ": the port stays closed"},
+	{"server.max_concurrent_ws_rpcs", noWebSocket},
+	{"server.max_client_ws_conns", noWebSocket},
+	{"server.allow_all_origins", noWebSocket},
+	{"server.enable_tx_hash_logging", "logging of transaction hashes is not built yet"},
+	{"rate_limit.use_redis", "Redis is not built yet: each process counts for itself, in memory"},
+	{"redis.*", noRedis},
+	{"sender_rate_limit.*", noSender},
+	{"interop_validation.*", noInterop},
+	{"interop_validation.*.*", noInterop},
+	{"tx_validation_middleware.*", noTx},
+	{"backends.*.ws_url", noWebSocket},
+	{"backends.*.ws_port", "it has no meaning"},
+	{"backends.*.max_ws_conns", noWebSocket + "; it will count upstream sockets, and server.max_client_ws_conns those of clients"},
+	{"backends.*.probe_*", noProbes},
+	{"backends.*.skip_is_syncing_check", noConsensus},
+	{"backends.*.consensus_*", noConsensus},
+	{"backends.*.safe_block_drift_threshold", noConsensus},
+	{"backends.*.finalized_block_drift_threshold", noConsensus},
+	{"methods.*.block_param", "what depends on the block asked for is not built yet"},
+	{"methods.*.hedge", "hedging is not built yet"},
+	{"backend_groups.*.multicall_rpc_error_check", "multicall is not built yet"},
+	{"backend_groups.*.max_block_range", "the block range limit is not built yet"},
+	{"backend_groups.*.consensus_max_block_range", "the block range limit is not built yet"},
+	{"backend_groups.*.consensus_*", noConsensus},
+	{"backend_groups.*.consensus_ha_redis.*", noConsensus},
+}
+
+// inactive speaks about every key that is set but does nothing. Where the key
+// asks for protection or for consensus and that is not built yet, a start
+// without it would be a surprise, so it is a fault unless that is allowed.
 func (v *validator) inactive(allow bool) {
+	c := v.c
+	told := map[string]bool{}
 	protection := func(at path, active bool, what string) {
-		switch {
-		case !active:
-		case allow:
-			v.warn(at, "%s is not built yet: going on without it, as --allow-inactive says", what)
-		default:
-			v.fault(at, "%s is not built yet: remove it, or start with --allow-inactive to go on without it", what)
+		if !active {
+			return
+		}
+		told[at.String()] = true
+		if allow {
+			v.warn(at, "%s: going on without it, as --allow-inactive says", what)
+		} else {
+			v.fault(at, "%s: remove it, or start with --allow-inactive to go on without it", what)
 		}
 	}
-	c := v.c
-	protection(path{"sender_rate_limit"}, c.SenderRateLimit.Enabled || len(c.SenderRateLimit.AllowedChainIDs) > 0, "the sender rate limit")
-	protection(path{"interop_validation"}, len(c.InteropValidation.URLs) > 0, "the validation of interop transactions")
-	protection(path{"tx_validation_middleware"}, c.TxValidation.Enabled, "the transaction validation middleware")
+	protection(path{"sender_rate_limit", "enabled"}, c.SenderRateLimit.Enabled, noSender)
+	protection(path{"sender_rate_limit", "allowed_chain_ids"}, len(c.SenderRateLimit.AllowedChainIDs) > 0, noSender)
+	protection(path{"interop_validation", "urls"}, len(c.InteropValidation.URLs) > 0, noInterop)
+	protection(path{"interop_validation", "sender_rate_limit", "enabled"}, c.InteropValidation.SenderRateLimit.Enabled, noInterop)
+	protection(path{"tx_validation_middleware", "enabled"}, c.TxValidation.Enabled, noTx)
 	for _, name := range slices.Sorted(maps.Keys(c.BackendGroups)) {
 		at, g := path{"backend_groups", name}, c.BackendGroups[name]
-		consensus := strings.HasPrefix(g.RoutingStrategy, "consensus_aware") || g.ConsensusAware
-		key := "routing_strategy"
-		if g.ConsensusAware {
-			key = "consensus_aware"
-		}
-		protection(at.with(key), consensus, "consensus")
-		protection(at.with("max_block_range"), g.MaxBlockRange > 0, "the block range limit")
-		protection(at.with("consensus_max_block_range"), g.ConsensusMaxBlockRange > 0, "the block range limit")
+		protection(at.with("consensus_aware"), g.ConsensusAware, noConsensus)
+		protection(at.with("routing_strategy"), strings.HasPrefix(g.RoutingStrategy, "consensus_aware"), noConsensus)
+		protection(at.with("max_block_range"), g.MaxBlockRange > 0, "the block range limit is not built yet")
+		protection(at.with("consensus_max_block_range"), g.ConsensusMaxBlockRange > 0, "the block range limit is not built yet")
 		if g.RoutingStrategy == "multicall" {
 			v.warn(at.with("routing_strategy"), "multicall is not built yet: the group works as fallback")
 		}
-		if !consensus {
-			v.ineffective(at, "consensus_", "works only with a consensus strategy", "consensus_aware", "consensus_max_block_range")
+	}
+	for _, k := range v.leaves {
+		if told[k.at.String()] {
+			continue
+		}
+		for _, u := range unbuilt {
+			if matches(k.at, u.pattern) {
+				v.dead(k, u.why)
+				break
+			}
 		}
 	}
-	for _, d := range []struct{ key, why string }{
-		{"ws_backend_group", "WebSocket is not built yet"},
-		{"ws_method_whitelist", "WebSocket is not built yet"},
-		{"server.ws_host", "WebSocket is not built yet"},
-		{"server.ws_port", "WebSocket is not built yet: the port stays closed"},
-		{"server.max_concurrent_ws_rpcs", "WebSocket is not built yet"},
-		{"server.max_client_ws_conns", "WebSocket is not built yet"},
-		{"server.allow_all_origins", "WebSocket is not built yet"},
-		{"server.enable_tx_hash_logging", "logging of transaction hashes is not built yet"},
-		{"rate_limit.use_redis", "Redis is not built yet: each process counts for itself, in memory"},
-		{"redis.url", "Redis is not built yet: cache and limits are kept in memory"},
-		{"redis.read_url", "Redis is not built yet"},
-		{"redis.namespace", "Redis is not built yet"},
-		{"redis.redis_cluster", "Redis is not built yet"},
-		{"redis.fallback_to_memory", "Redis is not built yet"},
-	} {
-		if v.defined[d.key] {
-			v.warn(strings.Split(d.key, "."), "does nothing: %s", d.why)
+	v.without()
+	v.unused()
+}
+
+// without speaks about keys that work only together with others.
+func (v *validator) without() {
+	c := v.c
+	limits := c.RateLimit.BaseRate > 0 || len(c.RateLimit.MethodOverrides) > 0
+	anyWeighted := func(backend string) bool {
+		for _, g := range c.BackendGroups {
+			if g.WeightedRouting && slices.Contains(g.Backends, backend) {
+				return true
+			}
 		}
+		return false
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Backends)) {
-		at := path{"backends", name}
-		v.ineffective(at, "ws_port", "it has no meaning")
-		v.ineffective(at, "max_ws_conns", "WebSocket is not built yet; it will count upstream sockets, and server.max_client_ws_conns those of clients")
-		v.ineffective(at, "probe_", "active probes are not built yet")
-		for _, key := range []string{"skip_is_syncing_check", "consensus_", "safe_block_drift_threshold", "finalized_block_drift_threshold"} {
-			v.ineffective(at, key, "consensus is not built yet")
+	for _, k := range v.leaves {
+		needs, met := "", true
+		switch key := k.at.String(); key {
+		case "server.queue_timeout":
+			needs, met = "it works only with server.max_concurrent_rpcs", c.Server.MaxConcurrentRPCs > 0 && !c.Server.DisableSemaphore
+		case "server.max_concurrent_rpcs":
+			needs, met = "server.disable_concurrent_request_semaphore turns it off", !c.Server.DisableSemaphore
+		case "server.max_request_body_log_len":
+			needs, met = "it works only with server.enable_request_log", c.Server.EnableRequestLog
+		case "server.pprof_addr":
+			needs, met = "it works only with server.enable_pprof", c.Server.EnablePprof
+		case "server.public_access":
+			needs, met = "it works only with keys in [authentication]", len(c.Authentication) > 0
+		case "cache.ttl", "cache.max_size_bytes", "cache.rules":
+			needs, met = "it works only with cache.enabled", c.Cache.Enabled
+		case "metrics.host", "metrics.port":
+			needs, met = "it works only with metrics.enabled", c.Metrics.Enabled
+		case "rate_limit.base_interval", "rate_limit.shared":
+			needs, met = "it works only with rate_limit.base_rate", c.RateLimit.BaseRate > 0
+		case "rate_limit.exempt_origins", "rate_limit.exempt_user_agents", "rate_limit.error_message", "rate_limit.key", "rate_limit.max_keys":
+			needs, met = "it works only with rate_limit.base_rate or rate_limit.method_overrides", limits
+		case "backend.response_timeout_seconds":
+			needs, met = "response_timeout_milliseconds stands beside it", c.Backend.ResponseTimeoutMS == 0
+		default:
+			switch {
+			case matches(k.at, "backends.*.max_rps_strict"):
+				needs, met = "it works only with max_rps", c.Backends[k.at[1]].MaxRPS > 0
+			case matches(k.at, "backends.*.weight"):
+				needs, met = "it works only in a group with weighted_routing", anyWeighted(k.at[1])
+			}
 		}
-		if v.defined[at.with("ws_url").String()] {
-			v.warn(at.with("ws_url"), "does nothing: WebSocket is not built yet")
+		if !met {
+			v.dead(k, needs)
 		}
 	}
 }
 
-// ineffective warns of the keys of a table that begin with prefix.
-func (v *validator) ineffective(at path, prefix, why string, except ...string) {
-	for _, key := range slices.Sorted(maps.Keys(v.defined)) {
-		name, ok := strings.CutPrefix(key, at.String()+".")
-		if ok && strings.HasPrefix(name, prefix) && !strings.Contains(name, ".") && !slices.Contains(except, name) {
-			v.warn(at.with(name), "does nothing: %s", why)
+// dead warns of a key that does nothing, unless it asks for nothing either or
+// has a fault that comes first.
+func (v *validator) dead(k setKey, why string) {
+	if !k.nothing && !v.faulty[k.at.String()] {
+		v.warn(k.at, "does nothing: %s", why)
+	}
+}
+
+// unused speaks about backends and groups that get no calls, in a file without
+// faults: with them it is too early to tell.
+func (v *validator) unused() {
+	if len(v.faults) > 0 {
+		return
+	}
+	used := map[string]bool{v.c.WSBackendGroup: true}
+	for _, name := range v.c.RPCMethodMappings {
+		used[name] = true
+	}
+	members := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(v.c.BackendGroups)) {
+		if !used[name] && name != Refuse {
+			v.warn(path{"backend_groups", name}, "does nothing: no method is mapped to it")
+		}
+		for _, b := range v.c.BackendGroups[name].Backends {
+			members[b] = true
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(v.c.Backends)) {
+		if !members[name] {
+			v.warn(path{"backends", name}, "does nothing: it is in no group")
+		}
+	}
+}
+
+// matches compares a key with a pattern, segment by segment.
+func matches(at path, pattern string) bool {
+	segments := strings.Split(pattern, ".")
+	if len(at) != len(segments) {
+		return false
+	}
+	for i, s := range segments {
+		prefix, star := strings.CutSuffix(s, "*")
+		if at[i] != s && !(star && strings.HasPrefix(at[i], prefix)) {
+			return false
+		}
+	}
+	return true
 }
 
 // Inactive reports whether a routing strategy is known but not built yet; a

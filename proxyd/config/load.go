@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 )
@@ -41,10 +43,9 @@ func Parse(text string, o Options) (*Config, []Problem, error) {
 	if _, err := toml.Decode(text, &document); err != nil {
 		var syntax toml.ParseError
 		if errors.As(err, &syntax) {
-			// The library's long form quotes the line, which may hold a secret.
-			return nil, nil, Faults{{Line: syntax.Position.Line, Text: "not valid TOML: " + syntax.Message}}
+			return nil, nil, Faults{{Line: syntax.Position.Line, Text: "not valid TOML: " + withoutContent(syntax.Message)}}
 		}
-		return nil, nil, Faults{{Text: "not valid TOML: " + err.Error()}}
+		return nil, nil, Faults{{Text: "not valid TOML: " + withoutContent(err.Error())}}
 	}
 	f := &findings{lines: locate(text)}
 	f.articleForm(document)
@@ -53,7 +54,7 @@ func Parse(text string, o Options) (*Config, []Problem, error) {
 	b := &binder{findings: f, env: o.Env, defined: map[string]bool{}}
 	b.table(nil, document, reflect.ValueOf(c).Elem())
 	c.setDefaults(b.defined)
-	v := &validator{findings: f, c: c, defined: b.defined}
+	v := &validator{findings: f, c: c, defined: b.defined, leaves: b.leaves}
 	v.validate()
 	v.inactive(o.AllowInactive)
 	if o.Strict {
@@ -65,6 +66,40 @@ func Parse(text string, o Options) (*Config, []Problem, error) {
 		return nil, f.warnings, Faults(f.faults)
 	}
 	return c, f.warnings, nil
+}
+
+// withoutContent takes out what the TOML library quotes of the text, which may
+// be a part of a secret. Single characters stay.
+func withoutContent(message string) string {
+	if strings.HasPrefix(message, "unexpected EOF") {
+		return message // quotes only what is missing
+	}
+	if value, what, ok := strings.Cut(message, " is out of range"); ok && !strings.Contains(value, " ") {
+		return "a number is out of range" + what
+	}
+	var b strings.Builder
+	for {
+		i := strings.IndexAny(message, `'"`)
+		if i < 0 {
+			return b.String() + message
+		}
+		b.WriteString(message[:i])
+		quote, rest := message[i], message[i+1:]
+		_, size := utf8.DecodeRuneInString(rest)
+		if strings.HasPrefix(rest, `\`) && len(rest) > 2 && rest[2] == quote {
+			size = 2 // an escaped one
+		}
+		if len(rest) > size && rest[size] == quote {
+			b.WriteString(message[i : i+size+2])
+			message = rest[size+1:]
+			continue
+		}
+		b.WriteString("…")
+		message = rest[strings.LastIndexByte(rest, quote)+1:]
+		if !strings.Contains(rest, string(quote)) {
+			return b.String()
+		}
+	}
 }
 
 func (f *findings) unknownToFaults() {
@@ -86,7 +121,11 @@ func (f *findings) articleForm(document map[string]any) {
 	if !ok {
 		return
 	}
-	defaults, _ := document["backend"].(map[string]any)
+	defaults, isTable := document["backend"].(map[string]any)
+	if other, set := document["backend"]; set && !isTable {
+		f.fault(path{"backend"}, "must be a table, not %s", describe(other))
+	}
+	f.moved = map[string]bool{}
 	for name, value := range backends {
 		if _, ok := value.(map[string]any); ok {
 			continue
@@ -99,7 +138,7 @@ func (f *findings) articleForm(document map[string]any) {
 			f.fault(at, "stands in [backend] too: keep one of them")
 		} else {
 			defaults[name] = value
-			f.lines[path{"backend", name}.String()] = f.lines.of(at)
+			f.moved[name] = true
 		}
 		delete(backends, name)
 	}
@@ -158,15 +197,60 @@ func (c *Config) setDefaults(defined map[string]bool) {
 	zero(&b.MaxLatency, Duration(10*time.Second))
 	zero(&b.MaxErrorRate, 0.5)
 	zero(&c.Batch.MaxSize, 100)
-	c.Batch.MaxSize = min(c.Batch.MaxSize, MaxBatchSize)
+	zero(&c.InteropValidation.Strategy, "agreement")
+	zero(&c.InteropValidation.UnhealthinessTimeout, Duration(10*time.Second))
+	zero(&c.InteropValidation.ReqSizeLimit, 128<<10)
+	zero(&c.InteropValidation.AccessListSizeLimit, 1000)
+	zero(&c.InteropValidation.MinResponses, len(c.InteropValidation.URLs))
+	zero(&c.TxValidation.Timeout, Duration(5*time.Second))
+	if len(c.TxValidation.Methods) == 0 {
+		c.TxValidation.Methods = []string{"eth_sendRawTransaction", "eth_sendRawTransactionConditional", "eth_sendBundle"}
+	}
+	zero(&c.TxValidation.FailOpen, new(true))
+	for name, b := range c.Backends {
+		b.setDefaults()
+		c.Backends[name] = b
+	}
+	for name, g := range c.BackendGroups {
+		g.setDefaults()
+		c.BackendGroups[name] = g
+	}
+}
+
+func (b *Backend) setDefaults() {
+	if len(b.AllowedStatusCodes) == 0 {
+		b.AllowedStatusCodes = []int{400, 413}
+	}
+	zero(&b.ProbeFailureThreshold, 1)
+	zero(&b.ProbeSuccessThreshold, 2)
+	zero(&b.ProbePeriod, Duration(4*time.Second))
+	zero(&b.ProbeTimeout, Duration(time.Second))
+	zero(&b.ConsensusReceiptsTarget, "debug_getRawReceipts")
+}
+
+func (g *Group) setDefaults() {
+	if g.RoutingStrategy == "" && !g.ConsensusAware {
+		g.RoutingStrategy = "fallback"
+	}
+	zero(&g.ConsensusPollerInterval, Duration(time.Second))
+	zero(&g.ConsensusBanPeriod, Duration(5*time.Minute))
+	zero(&g.ConsensusMaxUpdateThreshold, Duration(30*time.Second))
+	zero(&g.ConsensusMaxBlockLag, new(uint64(8)))
+	zero(&g.ConsensusMinPeerCount, new(3))
+	zero(&g.ConsensusHAHeartbeatInterval, Duration(2*time.Second))
+	zero(&g.ConsensusHALockPeriod, Duration(30*time.Second))
+	zero(&g.ConsensusCLSyncThreshold, 10)
+	zero(&g.ConsensusCLHeadL1MaxAge, Duration(5*time.Minute))
+	zero(&g.ConsensusCLOutputRootBanThreshold, 3)
 }
 
 // MaxBatchSize is the most elements that a client's batch may have, whatever
 // batch.max_size says.
 const MaxBatchSize = 1000
 
-func zero[T int | int64 | float64 | Duration](v *T, otherwise T) {
-	if *v == 0 {
+func zero[T comparable](v *T, otherwise T) {
+	var none T
+	if *v == none {
 		*v = otherwise
 	}
 }

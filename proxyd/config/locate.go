@@ -22,17 +22,21 @@ func (l lines) of(p path) int {
 }
 
 func locate(text string) lines {
-	w := &walker{text: text, line: 1, found: lines{}, tables: map[string]int{}}
+	for _, mark := range []string{"\xef\xbb\xbf", "\xff\xfe", "\xfe\xff"} {
+		text = strings.TrimPrefix(text, mark) // byte order marks, as the library
+	}
+	w := &walker{text: text, line: 1, found: lines{}, implicit: map[string]bool{}, tables: map[string]int{}}
 	w.document()
 	return w.found
 }
 
 type walker struct {
-	text   string
-	at     int
-	line   int
-	found  lines
-	tables map[string]int // how many [[x]] there were
+	text     string
+	at       int
+	line     int
+	found    lines
+	implicit map[string]bool // tables found only as a part of longer keys
+	tables   map[string]int  // how many [[x]] there were
 }
 
 func (w *walker) peek() byte {
@@ -68,10 +72,20 @@ func (w *walker) skip(lineEnds bool) {
 	}
 }
 
-func (w *walker) mark(p path) {
+// mark notes the line of a key, and of the tables around it from the given
+// depth on when nothing else tells theirs.
+func (w *walker) mark(p path, from, line int) {
+	for n := from + 1; n < min(len(p), maxWalk); n++ {
+		key := p[:n].String()
+		if _, ok := w.found[key]; !ok {
+			w.found[key] = line
+			w.implicit[key] = true
+		}
+	}
 	key := p.String()
-	if _, ok := w.found[key]; !ok {
-		w.found[key] = w.line
+	if _, ok := w.found[key]; !ok || w.implicit[key] {
+		w.found[key] = line
+		delete(w.implicit, key)
 	}
 }
 
@@ -108,9 +122,7 @@ func (w *walker) header() path {
 		table = table.with("[" + strconv.Itoa(w.tables[name]) + "]")
 		w.tables[name]++
 	}
-	if _, ok := w.found[table.String()]; !ok {
-		w.found[table.String()] = line
-	}
+	w.mark(table, 0, line)
 	for w.peek() == ']' {
 		w.next()
 	}
@@ -133,11 +145,7 @@ func (w *walker) resolve(key path) path {
 func (w *walker) pair(table path) {
 	line := w.line
 	key := table.with(w.key()...)
-	for n := len(table) + 1; n <= len(key); n++ {
-		if _, ok := w.found[key[:n].String()]; !ok {
-			w.found[key[:n].String()] = line
-		}
-	}
+	w.mark(key, len(table), line)
 	w.skip(false)
 	if w.peek() == '=' {
 		w.next()
@@ -192,21 +200,74 @@ func (w *walker) quoted() string {
 		w.next()
 	}
 	if quote[0] == '"' && strings.Contains(text, `\`) {
-		if plain, err := strconv.Unquote(`"` + text + `"`); err == nil {
-			return plain
-		}
+		return unescape(text)
 	}
 	return text
 }
 
-// maxWalk bounds the depth of nested values.
+// unescape resolves the escapes of a TOML basic string; one that TOML does not
+// know stays as it is.
+func unescape(s string) string {
+	var b strings.Builder
+	for {
+		before, after, ok := strings.Cut(s, `\`)
+		b.WriteString(before)
+		if !ok || after == "" {
+			return b.String()
+		}
+		digits := 0
+		switch c := after[0]; c {
+		case 'b', 't', 'n', 'f', 'r', 'e', '"', '\\':
+			b.WriteByte(map[byte]byte{'b': '\b', 't': '\t', 'n': '\n', 'f': '\f', 'r': '\r', 'e': 0x1b, '"': '"', '\\': '\\'}[c])
+		case 'x':
+			digits = 2
+		case 'u':
+			digits = 4
+		case 'U':
+			digits = 8
+		default:
+			b.WriteString(`\` + after[:1])
+		}
+		if len(after) > digits && digits > 0 {
+			if r, err := strconv.ParseUint(after[1:1+digits], 16, 32); err == nil {
+				b.WriteRune(rune(r))
+			}
+		}
+		s = after[min(len(after), 1+digits):]
+	}
+}
+
+// maxWalk bounds the depth to which nested values are looked into.
 const maxWalk = 100
+
+// skipNested passes an array or inline table without looking into it.
+func (w *walker) skipNested() {
+	for depth := 0; w.at < len(w.text); {
+		switch w.peek() {
+		case '"', '\'':
+			w.quoted()
+			continue
+		case '#':
+			w.skip(false)
+			continue
+		case '[', '{':
+			depth++
+		case ']', '}':
+			depth--
+		}
+		w.next()
+		if depth == 0 {
+			return
+		}
+	}
+}
 
 // value reads a value and marks the keys and elements in it.
 func (w *walker) value(p path, depth int) {
 	w.skip(false)
 	switch c := w.peek(); {
-	case depth > maxWalk:
+	case depth > maxWalk && (c == '[' || c == '{'):
+		w.skipNested()
 	case c == '"' || c == '\'':
 		w.quoted()
 	case c == '[':
@@ -219,7 +280,7 @@ func (w *walker) value(p path, depth int) {
 			}
 			before := w.at
 			element := p.with("[" + strconv.Itoa(i) + "]")
-			w.mark(element)
+			w.mark(element, len(p), w.line)
 			w.value(element, depth+1)
 			w.skip(true)
 			if w.peek() == ',' {
@@ -239,7 +300,7 @@ func (w *walker) value(p path, depth int) {
 			}
 			before := w.at
 			key := p.with(w.key()...)
-			w.mark(key)
+			w.mark(key, len(p), w.line)
 			w.skip(false)
 			if w.peek() == '=' {
 				w.next()

@@ -2,9 +2,10 @@ package config
 
 import (
 	"maps"
+	"math"
+	"math/big"
+	"net"
 	"net/netip"
-	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -23,6 +24,7 @@ type validator struct {
 	*findings
 	c       *Config
 	defined map[string]bool
+	leaves  []setKey
 }
 
 func (v *validator) validate() {
@@ -41,7 +43,7 @@ func (v *validator) server() {
 	s := v.c.Server
 	at := path{"server"}
 	if !v.defined["server.rpc_port"] {
-		v.warn(at.with("rpc_port"), "not set: listening on %s:8545; 0 turns the listener off", s.RPCHost)
+		v.warn(at.with("rpc_port"), "not set: listening on %s; 0 turns the listener off", net.JoinHostPort(s.RPCHost, "8545"))
 	}
 	v.port(at.with("rpc_port"), *s.RPCPort)
 	v.port(at.with("ws_port"), s.WSPort)
@@ -49,8 +51,11 @@ func (v *validator) server() {
 	if v.c.Metrics.Enabled && !v.defined["metrics.port"] {
 		v.warn(path{"metrics"}, "enabled without a port: a free one is taken and logged at start")
 	}
-	if p := *s.RPCPort; p != 0 && p == v.c.Metrics.Port && v.c.Metrics.Enabled && (s.RPCHost == v.c.Metrics.Host || s.RPCHost == "" || v.c.Metrics.Host == "") {
+	if p := *s.RPCPort; p != 0 && p == v.c.Metrics.Port && v.c.Metrics.Enabled && (s.RPCHost == v.c.Metrics.Host || everyHost(s.RPCHost) || everyHost(v.c.Metrics.Host)) {
 		v.fault(path{"metrics", "port"}, "is the RPC port too: choose another")
+	}
+	if _, port, err := net.SplitHostPort(s.PprofAddr); err != nil || !isPort(port) {
+		v.fault(at.with("pprof_addr"), "must be a host and a port, like 127.0.0.1:6060")
 	}
 	if _, ok := LogLevels[strings.ToLower(s.LogLevel)]; s.LogLevel != "" && !ok {
 		v.warn(at.with("log_level"), "%q is not a level: info is used; the levels are trace, debug, info, warn, error, crit", s.LogLevel)
@@ -60,8 +65,14 @@ func (v *validator) server() {
 			v.fault(at.with("trusted_proxies", index(i)), "%q is neither an address nor a network like 10.0.0.0/8", cidr)
 		}
 	}
-	if len(s.TrustedProxies) == 0 && v.c.RateLimit.BaseRate > 0 {
+	if r := v.c.RateLimit; len(s.TrustedProxies) == 0 && (r.BaseRate > 0 || len(r.MethodOverrides) > 0) {
 		v.warn(at.with("trusted_proxies"), "not set: rate limits believe the first entry of the forwarding header, which any client can choose")
+	}
+	// An empty list means everything to the CORS library.
+	for key, list := range map[string][]string{"cors_allowed_origins": s.CORSAllowedOrigins, "cors_allowed_methods": s.CORSAllowedMethods, "cors_allowed_headers": s.CORSAllowedHeaders} {
+		if len(list) == 0 {
+			v.fault(at.with(key), "must not be empty: leave it out for the default")
+		}
 	}
 	for i, o := range s.CORSAllowedOrigins {
 		if o == "" {
@@ -71,6 +82,17 @@ func (v *validator) server() {
 	if s.WriteTimeout > 0 && s.WriteTimeout < s.Timeout {
 		v.warn(at.with("write_timeout"), "is shorter than timeout_seconds: slow calls are cut off without an answer")
 	}
+}
+
+// everyHost reports whether a listener's host stands for every address.
+func everyHost(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "" || err == nil && addr.IsUnspecified()
+}
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n <= 65535
 }
 
 func index(i int) string { return "[" + strconv.Itoa(i) + "]" }
@@ -99,21 +121,21 @@ func (v *validator) mappings() {
 		if err := jsonrpc.CheckPattern(method); err != nil {
 			v.fault(at.with(method), "%v", err)
 		}
-		if _, ok := v.c.BackendGroups[group]; !ok && group != Refuse && group != unresolved {
-			v.fault(at.with(method), "there is no backend group %q%s", group, v.didYouMean(group))
+		if _, ok := v.c.BackendGroups[group]; !ok && group != Refuse {
+			v.fault(at.with(method), "there is no backend group %q%s", group, didYouMean(group, v.c.BackendGroups))
 		}
 	}
-	if g := v.c.WSBackendGroup; g != "" && g != unresolved {
+	if g := v.c.WSBackendGroup; g != "" {
 		if _, ok := v.c.BackendGroups[g]; !ok {
-			v.fault(path{"ws_backend_group"}, "there is no backend group %q%s", g, v.didYouMean(g))
+			v.fault(path{"ws_backend_group"}, "there is no backend group %q%s", g, didYouMean(g, v.c.BackendGroups))
 		}
 	} else if v.c.Server.WSPort != 0 && g == "" {
 		v.fault(path{"ws_backend_group"}, "is required when server.ws_port is set")
 	}
 }
 
-func (v *validator) didYouMean(group string) string {
-	if near := nearest(group, slices.Collect(maps.Keys(v.c.BackendGroups))); near != "" {
+func didYouMean[T any](name string, known map[string]T) string {
+	if near := nearest(name, slices.Collect(maps.Keys(known))); near != "" {
 		return "; did you mean " + near + "?"
 	}
 	return ""
@@ -122,6 +144,7 @@ func (v *validator) didYouMean(group string) string {
 func (v *validator) authentication() {
 	at := path{"authentication"}
 	for key, alias := range v.c.Authentication {
+		at := at.with(key)
 		switch {
 		case key == "none":
 			v.fault(at, "no key may be the word none, which stands for clients without a key")
@@ -130,95 +153,21 @@ func (v *validator) authentication() {
 		case strings.ContainsAny(key, "/?#% "):
 			v.warn(at, "a key has a character that cannot stand in a URL path; clients can only send it as a header")
 		}
-		if alias == "" {
+		switch alias {
+		case "":
 			v.warn(at, "a key without an alias is refused: give it a name to be counted and logged by")
+		case "none":
+			v.warn(at, "the alias none is that of clients without a key: they are counted together")
 		}
-	}
-}
-
-func (v *validator) backends() {
-	if len(v.c.Backends) == 0 {
-		v.fault(path{"backends"}, "must have at least one backend, like [backends.alchemy] with its rpc_url")
-	}
-	for _, name := range slices.Sorted(maps.Keys(v.c.Backends)) {
-		v.backend(path{"backends", name}, v.c.Backends[name])
-	}
-}
-
-func (v *validator) backend(at path, b Backend) {
-	if b.RPCURL == "" {
-		v.fault(at.with("rpc_url"), "is required: the provider's http:// or https:// URL")
-	} else {
-		v.url(at.with("rpc_url"), b.RPCURL, "http", "https")
-	}
-	switch u, err := url.Parse(b.WSURL.Reveal()); {
-	case b.WSURL == "":
-	case err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https"):
-		v.warn(at.with("ws_url"), "is an %s URL, not ws:// or wss://: it will not be dialled", u.Scheme)
-	default:
-		v.url(at.with("ws_url"), b.WSURL, "ws", "wss")
-	}
-	if b.ProbeURL != "" {
-		v.url(at.with("probe_url"), b.ProbeURL, "http", "https")
-	}
-	for name, value := range b.Headers {
-		if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_!#$%&'*+.^`|~") != "" || name == "" {
-			v.fault(at.with("headers", name), "is not a header name")
-		}
-		if strings.ContainsAny(value.Reveal(), "\r\n\x00") && value != unresolved {
-			v.fault(at.with("headers", name), "must not hold a line end")
-		}
-	}
-	v.file(at.with("ca_file"), b.CAFile)
-	v.file(at.with("client_cert_file"), b.ClientCertFile)
-	v.file(at.with("client_key_file"), b.ClientKeyFile)
-	if (b.ClientCertFile == "") != (b.ClientKeyFile == "") {
-		v.fault(at.with("client_cert_file"), "client_cert_file and client_key_file go together")
-	}
-	for i, status := range b.AllowedStatusCodes {
-		if status < 100 || status > 599 {
-			v.fault(at.with("allowed_status_codes", index(i)), "%d is not an HTTP status", status)
-		}
-	}
-	notNegative(v, at.with("max_rps"), b.MaxRPS)
-	notNegative(v, at.with("weight"), b.Weight)
-	notNegative(v, at.with("max_ws_conns"), b.MaxWSConns)
-	notNegative(v, at.with("response_timeout_milliseconds"), b.ResponseTimeoutMS)
-	if b.MaxRetries != nil {
-		notNegative(v, at.with("max_retries"), *b.MaxRetries)
-	}
-	if b.Username != "" && b.Password == "" {
-		v.warn(at.with("username"), "is sent only together with a password")
-	}
-	targets := []string{"", "debug_getRawReceipts", "alchemy_getTransactionReceipts", "parity_getBlockReceipts", "eth_getBlockReceipts"}
-	if !slices.Contains(targets, b.ConsensusReceiptsTarget) && b.ConsensusReceiptsTarget != unresolved {
-		v.fault(at.with("consensus_receipts_target"), "must be one of %s", strings.Join(targets[1:], ", "))
-	}
-}
-
-// url checks a URL without showing it.
-func (v *validator) url(at path, raw Secret, schemes ...string) {
-	if raw == unresolved {
-		return
-	}
-	u, err := url.Parse(raw.Reveal())
-	if err != nil || u.Host == "" || !slices.Contains(schemes, u.Scheme) {
-		v.fault(at, "is not a URL with a host that begins with %s://", strings.Join(schemes, ":// or "))
-	}
-}
-
-func (v *validator) file(at path, name string) {
-	if name == "" || name == unresolved {
-		return
-	}
-	if _, err := os.Stat(name); err != nil {
-		v.fault(at, "cannot be read: %v", err)
 	}
 }
 
 func notNegative[T int | int64 | float64 | Duration](v *validator, at path, n T) {
-	if n < 0 {
+	switch f := float64(n); {
+	case n < 0:
 		v.fault(at, "must not be negative")
+	case math.IsNaN(f) || math.IsInf(f, 0):
+		v.fault(at, "must be a finite number")
 	}
 }
 
@@ -234,14 +183,15 @@ func (v *validator) groups() {
 		if name == Refuse {
 			v.fault(at, "the name refuse means \"no group\" in rpc_method_mappings: choose another")
 		}
+		listed := !v.isUnread(at.with("backends"))
 		if len(g.Backends) == 0 {
 			v.fault(at.with("backends"), "must name at least one backend")
 		}
 		seen := map[string]bool{}
 		weights := 0
 		for i, b := range g.Backends {
-			if _, ok := v.c.Backends[b]; !ok && b != unresolved {
-				v.fault(at.with("backends", index(i)), "there is no backend %q", b)
+			if _, ok := v.c.Backends[b]; !ok && !v.isUnread(path{"backends"}) {
+				v.fault(at.with("backends", index(i)), "there is no backend %q%s", b, didYouMean(b, v.c.Backends))
 			}
 			if seen[b] {
 				v.fault(at.with("backends", index(i)), "%q stands twice", b)
@@ -250,22 +200,30 @@ func (v *validator) groups() {
 			weights += v.c.Backends[b].Weight
 		}
 		for i, b := range g.Fallbacks {
-			if !seen[b] {
+			if !seen[b] && listed {
 				v.fault(at.with("fallbacks", index(i)), "%q must stand in backends too", b)
 			}
 		}
-		if len(g.Fallbacks) > 0 && len(g.Fallbacks) >= len(g.Backends) {
+		if len(g.Fallbacks) > 0 && len(g.Fallbacks) >= len(g.Backends) && listed {
 			v.warn(at.with("fallbacks"), "every backend is a fallback, so none is asked first")
 		}
-		if g.WeightedRouting && weights == 0 {
+		if g.WeightedRouting && weights == 0 && listed {
 			v.warn(at.with("weighted_routing"), "no backend has a weight: the order is random")
 		}
-		if g.RoutingStrategy != "" && !slices.Contains(Strategies, g.RoutingStrategy) {
+		if !g.ConsensusAware && !slices.Contains(Strategies, g.RoutingStrategy) {
 			v.fault(at.with("routing_strategy"), "%q is not a strategy: must be one of %s", g.RoutingStrategy, strings.Join(Strategies, ", "))
 		}
 		if g.ConsensusAware && g.RoutingStrategy != "" {
 			v.fault(at.with("consensus_aware"), "is the old form of routing_strategy = \"consensus_aware\": keep one of them")
 		}
+		for key, d := range map[string]Duration{
+			"consensus_poller_interval": g.ConsensusPollerInterval, "consensus_ban_period": g.ConsensusBanPeriod,
+			"consensus_max_update_threshold": g.ConsensusMaxUpdateThreshold, "consensus_ha_heartbeat_interval": g.ConsensusHAHeartbeatInterval,
+			"consensus_ha_lock_period": g.ConsensusHALockPeriod, "consensus_cl_head_l1_max_age": g.ConsensusCLHeadL1MaxAge,
+		} {
+			notNegative(v, at.with(key), d)
+		}
+		notNegative(v, at.with("consensus_min_peer_count"), *g.ConsensusMinPeerCount)
 		notNegative(v, at.with("max_attempts"), g.MaxAttempts)
 		notNegative(v, at.with("retry_delay"), g.RetryDelay)
 		if g.RetryCount != nil {
@@ -278,6 +236,9 @@ func (v *validator) cache() {
 	c := v.c.Cache
 	notNegative(v, path{"cache", "ttl"}, c.TTL)
 	notNegative(v, path{"cache", "max_size_bytes"}, c.MaxSizeBytes)
+	if c.Enabled && c.MaxSizeBytes == 0 {
+		v.warn(path{"cache", "max_size_bytes"}, "is 0: nothing is kept")
+	}
 	for i, m := range c.Coalesce {
 		if err := jsonrpc.CheckPattern(m); err != nil {
 			v.fault(path{"cache", "coalesce", index(i)}, "%v", err)
@@ -296,9 +257,6 @@ func (v *validator) cache() {
 				v.fault(at.with("methods", index(j)), "%v", err)
 			}
 		}
-	}
-	if len(c.Rules) > 0 && !c.Enabled {
-		v.warn(path{"cache", "rules"}, "do nothing while cache.enabled is not true")
 	}
 }
 
@@ -324,8 +282,9 @@ func (v *validator) rateLimit() {
 		if err := jsonrpc.CheckPattern(method); err != nil {
 			v.fault(at, "%v", err)
 		}
-		if o.Limit < 0 {
-			v.fault(at.with("limit"), "must not be negative")
+		notNegative(v, at.with("limit"), o.Limit)
+		if !v.defined[at.with("limit").String()] {
+			v.warn(at.with("limit"), "is not set: every call is refused, as with 0")
 		}
 		notNegative(v, at.with("interval"), o.Interval)
 	}
@@ -339,25 +298,31 @@ func (v *validator) regexp(at path, expr string) {
 
 // tables checks the operator's rows for the method and error tables.
 func (v *validator) tables() {
+	rows := map[string]Method{} // those without faults, so that the rest is checked all the same
 	for _, name := range slices.Sorted(maps.Keys(v.c.Methods)) {
 		at := path{"methods", name}
-		if err := jsonrpc.CheckPattern(name); err != nil {
+		badName := jsonrpc.CheckPattern(name)
+		if badName != nil {
+			v.fault(at, "%v", badName)
+		}
+		_, err := v.c.Methods[name].Row()
+		if err != nil && !v.touchesUnread(at) {
 			v.fault(at, "%v", err)
 		}
-		if _, err := v.c.Methods[name].Row(); err != nil {
-			v.fault(at, "%v", err)
+		if badName == nil && err == nil {
+			rows[name] = v.c.Methods[name]
 		}
 	}
-	if table, err := jsonrpc.NewTable(v.c.Methods); err == nil {
+	if table, err := jsonrpc.NewTable(rows); err == nil {
 		for i, r := range v.c.Cache.Rules {
 			for j, m := range r.Methods {
-				if row, _ := table.Lookup(strings.TrimSuffix(m, "*")); !row.Cacheable && !strings.HasSuffix(m, "*") {
+				if row, _ := table.Lookup(m); !row.Cacheable && !strings.HasSuffix(m, "*") && jsonrpc.CheckPattern(m) == nil {
 					v.fault(path{"cache", "rules", index(i), "methods", index(j)}, "%s is not a read that may be cached; if it is on your chain, say so with [methods.%s] class = \"read\"", m, m)
 				}
 			}
 		}
 		for i, m := range v.c.Cache.Coalesce {
-			if row, _ := table.Lookup(m); !row.Coalesce && !strings.HasSuffix(m, "*") {
+			if row, _ := table.Lookup(m); !row.Coalesce && !strings.HasSuffix(m, "*") && jsonrpc.CheckPattern(m) == nil {
 				v.fault(path{"cache", "coalesce", index(i)}, "%s is not a read that may be shared", m)
 			}
 		}
@@ -377,7 +342,7 @@ func (v *validator) tables() {
 			v.fault(at.with("status"), "%d is not an HTTP status", r.Status)
 		}
 		if _, ok := v.c.Backends[r.Backend]; r.Backend != "" && !ok {
-			v.fault(at.with("backend"), "there is no backend %q", r.Backend)
+			v.fault(at.with("backend"), "there is no backend %q%s", r.Backend, didYouMean(r.Backend, v.c.Backends))
 		}
 	}
 }
@@ -413,7 +378,14 @@ func (v *validator) numbers() {
 	if b.OutOfServiceAfter < 1 {
 		v.fault(at.with("out_of_service_after"), "must be at least 1")
 	}
+	if b.MaxErrorRate > 1 {
+		v.warn(at.with("max_error_rate_threshold"), "is more than 1, the rate of a backend that always fails: it is never reached")
+	}
 	notNegative(v, path{"batch", "max_size"}, v.c.Batch.MaxSize)
+	if v.c.Batch.MaxSize > MaxBatchSize {
+		v.warn(path{"batch", "max_size"}, "is more than %d, which is used", MaxBatchSize)
+		v.c.Batch.MaxSize = MaxBatchSize
+	}
 	for _, r := range []struct {
 		at path
 		SenderRateLimit
@@ -428,11 +400,37 @@ func (v *validator) numbers() {
 	if i := v.c.InteropValidation; i.MinResponses < 0 || i.MinResponses > len(i.URLs) {
 		v.fault(path{"interop_validation", "min_responses"}, "must be between 1 and the number of urls")
 	}
-	strategies := []string{"", "agreement", "first-filter", "first-supervisor", "multicall", "health-aware-load-balancing"}
-	if s := v.c.InteropValidation.Strategy; !slices.Contains(strategies, s) {
-		v.fault(path{"interop_validation", "strategy"}, "%q is not a strategy: must be one of %s", s, strings.Join(strategies[1:], ", "))
+	for i, u := range v.c.InteropValidation.URLs {
+		v.url(path{"interop_validation", "urls", index(i)}, u, "http", "https")
 	}
-	if t := v.c.TxValidation; t.Enabled && t.Endpoint == "" {
-		v.fault(path{"tx_validation_middleware", "endpoint"}, "is required when enabled")
+	for i, id := range append(slices.Clone(v.c.SenderRateLimit.AllowedChainIDs), v.c.InteropValidation.SenderRateLimit.AllowedChainIDs...) {
+		at := path{"sender_rate_limit", "allowed_chain_ids", index(i)}
+		if n := len(v.c.SenderRateLimit.AllowedChainIDs); i >= n {
+			at = path{"interop_validation", "sender_rate_limit", "allowed_chain_ids", index(i - n)}
+		}
+		switch id := id.(type) {
+		case int64:
+			notNegative(v, at, id)
+		case string:
+			if _, ok := new(big.Int).SetString(id, 0); !ok {
+				v.fault(at, "must be a chain id")
+			}
+		default:
+			v.fault(at, "must be a chain id")
+		}
+	}
+	notNegative(v, path{"interop_validation", "load_balancing_unhealthiness_timeout"}, v.c.InteropValidation.UnhealthinessTimeout)
+	notNegative(v, path{"interop_validation", "req_size_limit"}, v.c.InteropValidation.ReqSizeLimit)
+	notNegative(v, path{"interop_validation", "access_list_size_limit"}, v.c.InteropValidation.AccessListSizeLimit)
+	notNegative(v, path{"tx_validation_middleware", "timeout_seconds"}, v.c.TxValidation.Timeout)
+	strategies := []string{"agreement", "first-filter", "first-supervisor", "multicall", "health-aware-load-balancing"}
+	if s := v.c.InteropValidation.Strategy; !slices.Contains(strategies, s) {
+		v.fault(path{"interop_validation", "strategy"}, "%q is not a strategy: must be one of %s", s, strings.Join(strategies, ", "))
+	}
+	switch t, at := v.c.TxValidation, (path{"tx_validation_middleware", "endpoint"}); {
+	case t.Endpoint != "":
+		v.url(at, t.Endpoint, "http", "https")
+	case t.Enabled:
+		v.fault(at, "is required when enabled")
 	}
 }

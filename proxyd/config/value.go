@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/json"
 	"log/slog"
+	"strconv"
 	"time"
 )
 
@@ -43,3 +44,24 @@ func (d Duration) String() string { return time.Duration(d).String() }
 
 // MarshalJSON writes the form of time.Duration.
 func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
+
+// ClientKeys are the keys that clients show, with their aliases. The keys are
+// secrets: it prints how many there are.
+type ClientKeys map[string]string
+
+// String tells the number of keys.
+func (k ClientKeys) String() string {
+	if len(k) == 0 {
+		return ""
+	}
+	return strconv.Itoa(len(k)) + " keys " + hidden
+}
+
+// GoString hides the keys from %#v.
+func (k ClientKeys) GoString() string { return k.String() }
+
+// LogValue hides the keys from slog.
+func (k ClientKeys) LogValue() slog.Value { return slog.StringValue(k.String()) }
+
+// MarshalText hides the keys from encoders.
+func (k ClientKeys) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
