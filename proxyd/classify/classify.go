@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 
@@ -54,8 +55,9 @@ type Outcome struct {
 	Hold Hold
 	// NothingRan is true when the error proves that the call did not run.
 	NothingRan bool
-	// Firm is true when an HTTP status or a JSON-RPC code took part in the
-	// decision. Text alone may hold a backend off for a moment only.
+	// Firm is true when an HTTP status or a JSON-RPC code that no client can
+	// bring about took part in the decision. Anything less may hold a backend
+	// off for a moment only.
 	Firm bool
 }
 
@@ -110,6 +112,7 @@ type rule struct {
 // text is one condition on the message: a lower-case part, or a pattern.
 type text struct {
 	part    string
+	bare    string // the part's letters and digits
 	pattern *regexp.Regexp
 }
 
@@ -126,6 +129,7 @@ type tableFile struct {
 		Codes      []int64  `toml:"codes"`
 		Statuses   []int    `toml:"statuses"`
 		Text       []string `toml:"text"`
+		Soft       bool     `toml:"soft"`
 	} `toml:"rules"`
 }
 
@@ -177,7 +181,8 @@ func newText(match string) (text, error) {
 		}
 		return text{pattern: pattern}, nil
 	}
-	return text{part: strings.ToLower(match)}, nil
+	part := strings.ToLower(match)
+	return text{part: part, bare: string(appendBare(nil, part))}, nil
 }
 
 // New returns the built-in table with the operator's rules before it.
@@ -206,7 +211,8 @@ func New(operator []OperatorRule) (*Table, error) {
 		if o.Status != 0 {
 			r.statuses = []int{o.Status}
 		}
-		t.add(r)
+		// A success says nothing of a limit; the text beside it decides alone.
+		t.add(r, len(r.codes) > 0 || o.Status >= 300)
 	}
 	for _, f := range file.Rules {
 		outcome, ok := classes[f.Class]
@@ -224,97 +230,182 @@ func New(operator []OperatorRule) (*Table, error) {
 			}
 			r.texts = append(r.texts, x)
 		}
-		t.add(r)
+		t.add(r, !f.Soft && len(r.codes)+len(r.statuses) > 0)
 	}
 	return t, nil
 }
 
-func (t *Table) add(r rule) {
-	r.outcome.Firm = len(r.codes) > 0 || len(r.statuses) > 0
+func (t *Table) add(r rule, firm bool) {
+	r.outcome.Firm = firm
 	t.rules = append(t.rules, r)
 }
 
-// maxMessage is how much of a message is looked at, in bytes.
-const maxMessage = 2048
+// maxMessage is how much of a message is looked at, in bytes, at its beginning
+// and for parts of text also at its end, where wrapped errors have their cause.
+const maxMessage = 1024
 
 // Classify says what the evidence means.
 func (t *Table) Classify(e Evidence) Outcome {
-	message := e.Message
-	if len(message) > maxMessage {
-		message = message[:maxMessage]
+	if e.Status == 0 {
+		e.Status = 200
 	}
-	seen := reader{message: strings.ToLower(message), evidence: &e}
+	seen := reader{message: strings.ToLower(e.Message[:min(len(e.Message), maxMessage)]), evidence: &e}
+	if behind := len(e.Message) - maxMessage; behind > 0 {
+		seen.end = strings.ToLower(e.Message[len(e.Message)-min(behind+64, maxMessage):])
+	}
+	// doubt is true when a text that would have cleared the backend stands in
+	// the request too. Since it may be the node's all the same, a client could
+	// otherwise turn a revert into a failure of the backend.
+	doubt := false
 	for i := range t.rules {
-		if r := &t.rules[i]; r.matches(&e, &seen) {
-			return r.outcome
+		r := &t.rules[i]
+		switch r.matches(&e, &seen) {
+		case absent:
+		case echoed:
+			doubt = doubt || !r.outcome.blames()
+		case present:
+			o := r.outcome
+			if doubt && o.blames() {
+				o.Sick, o.Hold, o.Firm = false, None, false
+			}
+			return o
 		}
 	}
 	return t.unknown
 }
 
-func (r *rule) matches(e *Evidence, seen *reader) bool {
+func (o *Outcome) blames() bool { return o.Sick || o.Hold != None }
+
+// finding is how far something is in a message.
+type finding uint8
+
+const (
+	absent finding = iota
+	// echoed: it is there, but the request may have brought it.
+	echoed
+	present
+)
+
+func (r *rule) matches(e *Evidence, seen *reader) finding {
 	if r.backend != "" && r.backend != e.Backend {
-		return false
+		return absent
 	}
 	if len(r.codes) > 0 && !(e.RPC && slices.Contains(r.codes, e.Code)) {
-		return false
+		return absent
 	}
 	if len(r.statuses) > 0 && !slices.Contains(r.statuses, e.Status) && !slices.Contains(r.statuses, e.Status/100) {
-		return false
+		return absent
 	}
 	if len(r.prefixes) > 0 && !slices.ContainsFunc(r.prefixes, func(p []byte) bool { return bytes.HasPrefix(e.Data, p) }) {
-		return false
+		return absent
 	}
-	return len(r.texts) == 0 || slices.ContainsFunc(r.texts, seen.has)
+	if len(r.texts) == 0 {
+		return present
+	}
+	best := absent
+	for i := range r.texts {
+		if best = max(best, seen.find(&r.texts[i])); best == present {
+			break
+		}
+	}
+	return best
 }
 
 // reader looks for texts in a message, but not in what the request brought into
 // it: a client must not be able to write "rate limit" into a node's error and
 // so hold the node off.
 type reader struct {
-	message  string // lower case
+	message  string // its beginning, lower case
+	end      string // of a long message, lower case
 	evidence *Evidence
-	echo     string // every string of the request, lower case; built when first needed
-	haveEcho bool
+	echo     string // the request's letters and digits, lower case; "" until needed
+	own      []byte // the message without the request's strings; nil until needed
 }
 
-func (s *reader) has(x text) bool {
-	found := x.part
+func (s *reader) find(x *text) finding {
 	if x.pattern != nil {
-		if found = x.pattern.FindString(s.message); found == "" {
-			return false
+		if !x.pattern.MatchString(s.message) {
+			return absent
 		}
-	} else if !strings.Contains(s.message, found) {
-		return false
+		if !x.pattern.Match(s.ownMessage()) {
+			return echoed
+		}
+		return present
 	}
-	if !s.haveEcho {
-		s.haveEcho = true
-		s.echo = requestText(s.evidence)
+	if !strings.Contains(s.message, x.part) && !strings.Contains(s.end, x.part) {
+		return absent
 	}
-	if !strings.Contains(s.echo, found) {
-		return x.pattern == nil || !s.echoedPart(found)
+	if x.bare != "" && strings.Contains(s.echoed(), x.bare) {
+		return echoed
 	}
-	return false
+	return present
 }
 
-// echoedPart reports whether a word of a pattern's match, other than a single
-// short one, came with the request.
-func (s *reader) echoedPart(found string) bool {
-	for word := range strings.FieldsSeq(found) {
-		if len(word) > 5 && strings.Contains(s.echo, word) && !strings.Contains(strings.ToLower(s.evidence.Method), word) {
+// echoed returns the request's strings in one, without what stands between
+// words: a node may print ["rate", "limit"] as [rate limit].
+func (s *reader) echoed() string {
+	if s.echo == "" {
+		b := appendBare(nil, strings.ToLower(s.evidence.Method))
+		jsonrpc.Strings(s.evidence.Params, func(text []byte) bool {
+			b = appendBare(b, strings.ToLower(string(text)))
+			return true
+		})
+		s.echo = string(b) + "."
+	}
+	return s.echo
+}
+
+const (
+	// leastEcho is the length from which the beginning of a string of the
+	// request counts as its echo: nodes cut long ones short.
+	leastEcho = 8
+	// mostCutting bounds the work on a message that is full of beginnings.
+	mostCutting = 1 << 18
+)
+
+// ownMessage returns the message with a hole for each string of the request. A
+// pattern has gaps that are meant for such strings, so that only its fixed words
+// must be the node's.
+func (s *reader) ownMessage() []byte {
+	if s.own != nil {
+		return s.own
+	}
+	s.own = append(make([]byte, 0, len(s.message)), s.message...)
+	left := mostCutting
+	cut := func(text string) bool {
+		if len(text) < 3 {
 			return true
 		}
+		head := text[:min(len(text), leastEcho)]
+		for at := 0; left > 0; at++ {
+			i := strings.Index(s.message[at:], head)
+			if i < 0 {
+				break
+			}
+			at += i
+			n := len(head)
+			for n < len(text) && at+n < len(s.message) && s.message[at+n] == text[n] {
+				n++
+			}
+			clear(s.own[at : at+n])
+			left -= n
+		}
+		return left > 0
 	}
-	return false
+	cut(strings.ToLower(s.evidence.Method))
+	jsonrpc.Strings(s.evidence.Params, func(text []byte) bool { return cut(strings.ToLower(string(text))) })
+	if left <= 0 {
+		clear(s.own)
+	}
+	return s.own
 }
 
-func requestText(e *Evidence) string {
-	var b strings.Builder
-	b.WriteString(e.Method)
-	jsonrpc.Strings(e.Params, func(text []byte) bool {
-		b.WriteByte('\n')
-		b.Write(text)
-		return true
-	})
-	return strings.ToLower(b.String())
+// appendBare appends the letters and digits of a lower-case text.
+func appendBare(dst []byte, text string) []byte {
+	for i := range len(text) {
+		if c := text[i]; c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c >= utf8.RuneSelf {
+			dst = append(dst, c)
+		}
+	}
+	return dst
 }

@@ -20,7 +20,7 @@ func appendUint(dst []byte, n uint64) []byte { return strconv.AppendUint(dst, n,
 
 // ParseReply reads the answer to a single request.
 func ParseReply(body []byte) (Reply, error) {
-	r, end, err := parseReply(body, skipSpace(body, 0))
+	r, end, err := parseReply(body, skipSpace(body, 0), 0)
 	if err != nil {
 		return Reply{}, err
 	}
@@ -48,7 +48,7 @@ func ParseReplies(body []byte, most int) (replies []Reply, single bool, err erro
 		if len(replies) == most {
 			return nil, false, invalid("more answers than calls")
 		}
-		r, end, err := parseReply(body, i)
+		r, end, err := parseReply(body, i, 1)
 		if err != nil {
 			return nil, false, err
 		}
@@ -78,14 +78,14 @@ type invalidError struct{ what string }
 func (e *invalidError) Error() string { return "invalid answer: " + e.what }
 func (e *invalidError) Unwrap() error { return ErrInvalidAnswer }
 
-func parseReply(b []byte, i int) (r Reply, end int, err error) {
+func parseReply(b []byte, i, around int) (r Reply, end int, err error) {
 	if i >= len(b) {
 		return r, 0, invalid("empty")
 	}
 	if b[i] != '{' {
 		return r, 0, invalid("not a JSON object")
 	}
-	end, err = scanMembers(b, i, func(name, value []byte) error {
+	end, err = scanMembers(b, i, around, func(name, value []byte) error {
 		var part *[]byte
 		switch string(name) {
 		case "id":
@@ -158,7 +158,7 @@ func ParseError(raw []byte) (e ErrorObject, err error) {
 		return e, invalid("error is not an object")
 	}
 	coded := false
-	_, err = scanMembers(raw, 0, func(name, value []byte) error {
+	_, err = scanMembers(raw, 0, 0, func(name, value []byte) error {
 		switch string(name) {
 		case "code":
 			f, err := strconv.ParseFloat(string(value), 64)

@@ -16,8 +16,9 @@ type Patterns[T any] struct {
 }
 
 type prefix[T any] struct {
-	text  string
-	value T
+	text    string
+	pattern string // text with its star
+	value   T
 }
 
 // CheckPattern says what is wrong with a name or pattern, or nil.
@@ -48,7 +49,7 @@ func (p *Patterns[T]) Set(pattern string, value T) {
 			return
 		}
 	}
-	p.prefixes = append(p.prefixes, prefix[T]{text, value})
+	p.prefixes = append(p.prefixes, prefix[T]{text, pattern, value})
 	slices.SortStableFunc(p.prefixes, func(a, b prefix[T]) int { return len(b.text) - len(a.text) })
 }
 
@@ -59,7 +60,7 @@ func (p *Patterns[T]) Lookup(method string) (value T, pattern string, ok bool) {
 	}
 	for i := range p.prefixes {
 		if strings.HasPrefix(method, p.prefixes[i].text) {
-			return p.prefixes[i].value, p.prefixes[i].text + "*", true
+			return p.prefixes[i].value, p.prefixes[i].pattern, true
 		}
 	}
 	return value, "", false

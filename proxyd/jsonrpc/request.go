@@ -2,21 +2,20 @@ package jsonrpc
 
 import (
 	"errors"
-	"strings"
+	"unicode/utf8"
 )
 
 // What can be wrong with a request before anybody is asked. The front maps
 // each to its code and HTTP status.
 var (
-	ErrParse       = errors.New("parse error")
-	ErrVersion     = errors.New("invalid JSON-RPC version")
-	ErrNoMethod    = errors.New("no method specified")
-	ErrID          = errors.New("invalid ID")
-	ErrMember      = errors.New("duplicate or misspelled envelope member")
-	ErrEmptyBatch  = errors.New("must specify at least one batch call")
-	ErrBatchSize   = errors.New("too many RPC calls in batch request")
-	ErrNotAllowed  = errors.New("rpc method is not whitelisted")
-	errWrongMember = errors.New("member of the wrong type")
+	ErrParse      = errors.New("parse error")
+	ErrVersion    = errors.New("invalid JSON-RPC version")
+	ErrNoMethod   = errors.New("no method specified")
+	ErrID         = errors.New("invalid ID")
+	ErrMember     = errors.New("duplicate or misspelled envelope member")
+	ErrEmptyBatch = errors.New("must specify at least one batch call")
+	ErrBatchSize  = errors.New("too many RPC calls in batch request")
+	ErrNotAllowed = errors.New("rpc method is not whitelisted")
 )
 
 // MaxMethodLen is the longest method name that is looked at, in bytes.
@@ -34,7 +33,7 @@ func Parse(body []byte, maxBatch int) (calls []*Call, batch bool, err error) {
 	}
 	if body[i] != '[' {
 		c := new(Call)
-		end, err := parseCall(body, i, c)
+		end, err := parseCall(body, i, 0, c)
 		if err != nil || skipSpace(body, end) != len(body) {
 			return nil, false, ErrParse
 		}
@@ -57,7 +56,7 @@ func Parse(body []byte, maxBatch int) (calls []*Call, batch bool, err error) {
 		}
 		c := &block[0]
 		block = block[1:]
-		end, err := parseCall(body, i, c)
+		end, err := parseCall(body, i, 1, c)
 		if err != nil {
 			return nil, true, ErrParse
 		}
@@ -81,13 +80,13 @@ func Parse(body []byte, maxBatch int) (calls []*Call, batch bool, err error) {
 }
 
 // parseCall reads the value that begins at b[i] as a request into c. An error
-// is returned for broken JSON only.
-func parseCall(b []byte, i int, c *Call) (end int, err error) {
+// is returned for broken JSON only. around is how many arrays it stands in.
+func parseCall(b []byte, i, around int, c *Call) (end int, err error) {
 	if i >= len(b) {
 		return 0, errSyntax
 	}
 	if b[i] != '{' {
-		start, end, err := scanValue(b, i)
+		start, end, err := scanValue(b, i, around)
 		if err == nil {
 			c.Err = ErrParse
 			if string(b[start:end]) == "null" {
@@ -97,7 +96,7 @@ func parseCall(b []byte, i int, c *Call) (end int, err error) {
 		return end, err
 	}
 	var version, method, params, id []byte
-	end, err = scanMembers(b, i, func(name, value []byte) error {
+	end, err = scanMembers(b, i, around, func(name, value []byte) error {
 		var part *[]byte
 		switch string(name) {
 		case "jsonrpc":
@@ -119,9 +118,7 @@ func parseCall(b []byte, i int, c *Call) (end int, err error) {
 	})
 	if errors.Is(err, ErrMember) {
 		c.Err = ErrMember
-		// The object was scanned to its end; find where that is.
-		_, end, err = scanValue(b, i)
-		return end, err
+		return end, nil
 	}
 	if err != nil {
 		return 0, err
@@ -171,15 +168,50 @@ func ValidMethod[T string | []byte](name T) bool {
 }
 
 // refuseLookalike returns ErrMember when a decoder that ignores case, or one
-// that resolves escapes, would take name for an envelope member.
+// that resolves escapes, would take name for an envelope member. Of the letters
+// in those only s has a fold outside of ASCII.
 func refuseLookalike(name []byte) error {
-	text := string(unquote(name))
-	for _, member := range [...]string{"jsonrpc", "method", "params", "id"} {
-		if strings.EqualFold(text, member) {
-			return ErrMember
+	var room [len("jsonrpc")]byte
+	plain := room[:0]
+	for i := 0; i < len(name); {
+		r, size := utf8.DecodeRune(name[i:])
+		if r == '\\' {
+			if name[i+1] != 'u' {
+				return nil // no member has a character with a short escape
+			}
+			r, size = hexRune(name[i+2:i+6]), 6
 		}
+		i += size
+		switch {
+		case r >= 'A' && r <= 'Z':
+			r += 'a' - 'A'
+		case r == 'ſ':
+			r = 's'
+		}
+		if r < 'a' || r > 'z' || len(plain) == cap(plain) {
+			return nil
+		}
+		plain = append(plain, byte(r))
+	}
+	switch string(plain) {
+	case "jsonrpc", "method", "params", "id":
+		return ErrMember
 	}
 	return nil
+}
+
+// hexRune reads the four digits of an escape that the scanner has accepted.
+func hexRune(digits []byte) (r rune) {
+	for _, c := range digits {
+		r <<= 4
+		switch {
+		case c <= '9':
+			r |= rune(c - '0')
+		default:
+			r |= rune(c|0x20-'a') + 10
+		}
+	}
+	return r
 }
 
 // AppendRequest appends the request that goes upstream for c: built from its

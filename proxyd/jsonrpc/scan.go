@@ -1,6 +1,7 @@
 package jsonrpc
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"unicode/utf8"
@@ -22,12 +23,12 @@ func skipSpace(b []byte, i int) int {
 
 // scanValue checks the grammar of the value that begins at b[i], which may be
 // white space, and returns where the value begins and the index behind it. It
-// does not recurse, so that depth costs no stack.
-func scanValue(b []byte, i int) (start, end int, err error) {
+// does not recurse, so that depth costs no stack. around is how many arrays and
+// objects the value stands in.
+func scanValue(b []byte, i, around int) (start, end int, err error) {
 	i = skipSpace(b, i)
 	start = i
-	var room [4]uint64
-	nest := nesting{words: room[:0]}
+	nest := nesting{most: MaxDepth - around}
 	for {
 		if i >= len(b) {
 			return 0, 0, errSyntax
@@ -37,12 +38,13 @@ func scanValue(b []byte, i int) (start, end int, err error) {
 		case c == '"':
 			i, err = scanString(b, i)
 		case c == '{' || c == '[':
+			if err = nest.push(c == '{'); err != nil {
+				break
+			}
 			i = skipSpace(b, i+1)
 			if i < len(b) && b[i] == c+2 { // '{'+2 is '}', '['+2 is ']'
 				i++
-				break
-			}
-			if err = nest.push(c == '{'); err != nil {
+				nest.depth--
 				break
 			}
 			if c == '{' {
@@ -94,30 +96,40 @@ func scanValue(b []byte, i int) (start, end int, err error) {
 
 // nesting is a stack of bits: one for each open object, zero for each array.
 type nesting struct {
-	words []uint64
+	first [4]uint64 // what most values need, without allocation
+	more  []uint64
 	depth int
+	most  int
 }
 
 func (n *nesting) push(object bool) error {
-	if n.depth >= MaxDepth {
+	if n.depth >= n.most {
 		return errors.New("nested too deeply")
 	}
-	word, bit := n.depth/64, uint64(1)<<(n.depth%64)
-	if word == len(n.words) {
-		n.words = append(n.words, 0)
+	if n.depth == 64*(len(n.first)+len(n.more)) {
+		n.more = append(n.more, 0)
 	}
+	word, bit := n.at(n.depth)
 	if object {
-		n.words[word] |= bit
+		*word |= bit
 	} else {
-		n.words[word] &^= bit
+		*word &^= bit
 	}
 	n.depth++
 	return nil
 }
 
+func (n *nesting) at(level int) (word *uint64, bit uint64) {
+	bit = 1 << (level % 64)
+	if i := level / 64; i < len(n.first) {
+		return &n.first[i], bit
+	}
+	return &n.more[level/64-len(n.first)], bit
+}
+
 func (n *nesting) object() bool {
-	top := n.depth - 1
-	return n.words[top/64]&(1<<(top%64)) != 0
+	word, bit := n.at(n.depth - 1)
+	return *word&bit != 0
 }
 
 // scanName checks a member name and its colon, and returns the index where the
@@ -219,8 +231,9 @@ func scanLiteral(b []byte, i int, word string) (int, error) {
 // scanMembers calls member for each member of the object whose brace is b[i],
 // with the name between its quotes as spelled and the bytes of the value, and
 // returns the index behind the object. An error of member ends the scan only
-// after the whole object was checked, so that a syntax error comes first.
-func scanMembers(b []byte, i int, member func(name, value []byte) error) (end int, err error) {
+// after the whole object was checked, so that a syntax error comes first; end is
+// right with it. around is how many arrays the object stands in.
+func scanMembers(b []byte, i, around int, member func(name, value []byte) error) (end int, err error) {
 	var refused error
 	i = skipSpace(b, i+1)
 	if i < len(b) && b[i] == '}' {
@@ -239,7 +252,7 @@ func scanMembers(b []byte, i int, member func(name, value []byte) error) (end in
 		if i >= len(b) || b[i] != ':' {
 			return 0, errSyntax
 		}
-		start, end, err := scanValue(b, i+1)
+		start, end, err := scanValue(b, i+1, around+1)
 		if err != nil {
 			return 0, err
 		}
@@ -264,14 +277,7 @@ func scanMembers(b []byte, i int, member func(name, value []byte) error) (end in
 // unquote returns the text of a string that stands between quotes as spelled.
 // Only text with escapes or broken UTF-8 is copied.
 func unquote(inner []byte) []byte {
-	plain := true
-	for _, c := range inner {
-		if c == '\\' || c >= utf8.RuneSelf {
-			plain = false
-			break
-		}
-	}
-	if plain {
+	if bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
 		return inner
 	}
 	quoted := make([]byte, 0, len(inner)+2)
@@ -285,7 +291,7 @@ func unquote(inner []byte) []byte {
 
 // Valid reports whether b is exactly one JSON value within MaxDepth.
 func Valid(b []byte) bool {
-	_, end, err := scanValue(b, 0)
+	_, end, err := scanValue(b, 0, 0)
 	return err == nil && skipSpace(b, end) == len(b)
 }
 
