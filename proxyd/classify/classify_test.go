@@ -64,7 +64,7 @@ func TestTheErrorTableDecodes(t *testing.T) {
 			t.Errorf("no rule decides for %s", class)
 		}
 	}
-	want := []string{"auth", "bad_params", "billing", "data_missing", "pool", "range", "rate_limit", "revert", "sender_limited", "server", "unknown", "unsupported"}
+	want := []string{"auth", "bad_params", "billing", "data_missing", "known_transaction", "pool", "range", "rate_limit", "revert", "sender_limited", "server", "unknown", "unsupported"}
 	if got := Classes(); !slices.Equal(got, want) {
 		t.Errorf("classes %v", got)
 	}
@@ -136,11 +136,15 @@ func TestProvidersErrorsAreToldApart(t *testing.T) {
 			both(404, rpc(-32000, "header not found")), both(500, rpc(-32603, "block not found")),
 			both(403, rpc(-32002, "Archive, Debug and Trace requests are not available on your current plan.")),
 		},
+		"known_transaction": {
+			rpc(-32000, "already known"), rpc(-32000, "known transaction: 0x12"), rpc(-32000, "Known transaction"), rpc(-32000, "nonce too low: next nonce 5, tx nonce 4"), rpc(-32603, "nonce too low"),
+			rpc(-32003, "transaction already imported"), rpc(-32010, "AlreadyKnown"), rpc(-32010, "OldNonce, Current nonce: 4, nonce of rejected tx: 3"),
+		},
 		"pool": {
-			rpc(-32000, "already known"), rpc(-32000, "known transaction: 0x12"), rpc(-32000, "nonce too low: next nonce 5, tx nonce 4"), rpc(-32000, "nonce too high"), rpc(-32000, "replacement transaction underpriced"),
+			rpc(-32000, "unknown transaction pool: txpool is full"), rpc(-32000, "nonce too high"), rpc(-32000, "replacement transaction underpriced"),
 			rpc(-32000, "transaction underpriced: gas tip cap 0"), rpc(-32000, "insufficient funds for gas * price + value: balance 0"), rpc(-32000, "intrinsic gas too low: gas 0, minimum needed 21000"), rpc(-32003, "txpool is full"),
-			rpc(-32000, "exceeds block gas limit"), rpc(-32000, "Gas limit exceeded"), rpc(-32000, "max initcode size exceeded: code size 49153"), rpc(-32603, "nonce too low"), rpc(-32000, "INTERNAL_ERROR: insufficient funds"),
-			rpc(-32000, "max fee per gas less than block base fee: address 0x1"), rpc(-32010, "AlreadyKnown"), rpc(-32010, "FeeTooLow, FeePerGas needs to be higher"), rpc(-32010, "InsufficientFunds, Account balance: 0"),
+			rpc(-32000, "exceeds block gas limit"), rpc(-32000, "Gas limit exceeded"), rpc(-32000, "max initcode size exceeded: code size 49153"), rpc(-32000, "INTERNAL_ERROR: insufficient funds"),
+			rpc(-32000, "max fee per gas less than block base fee: address 0x1"), rpc(-32010, "FeeTooLow, FeePerGas needs to be higher"), rpc(-32010, "InsufficientFunds, Account balance: 0"),
 		},
 		"unsupported": {
 			rpc(-32601, "the method eth_foo does not exist/is not available"), rpc(-32601, "rate limit"), rpc(-32004, "method not supported"), rpc(-32601, ""), rpc(-32601, "execution reverted"),
