@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -199,7 +200,7 @@ func (b *builder) groups(g *graph, byName map[string]*backend.Backend) (map[stri
 		}
 		gr, err := group.New(group.Options{
 			Name: name, Members: members, Strategy: strategy, Weighted: c.WeightedRouting, MaxBatch: b.c.Server.MaxUpstreamBatchSize,
-			MaxAttempts: c.MaxAttempts, MaxRetries: c.RetryCount, RetryDelay: c.RetryDelay.D(), Metrics: b.metrics.group, Log: b.log,
+			MaxAttempts: c.MaxAttempts, MaxRetries: c.RetryCount, RetryDelay: (*time.Duration)(c.RetryDelay), Metrics: b.metrics.group, Log: b.log,
 		})
 		if err != nil {
 			return nil, err
@@ -213,9 +214,12 @@ func (b *builder) groups(g *graph, byName map[string]*backend.Backend) (map[stri
 func (b *builder) cache() *cache.Cache {
 	c := b.c.Cache
 	o := cache.Options{
-		TTL: c.TTL.D(), Coalesce: c.Coalesce, Timeout: b.c.Server.Timeout.D(), Metrics: b.metrics.cache, Log: b.log,
+		TTL: c.TTL.D(), Coalesce: c.Coalesce, MaxBatch: b.c.Server.MaxUpstreamBatchSize, Metrics: b.metrics.cache, Log: b.log,
+		// A little less than a client has, so that what was answered in time
+		// reaches it.
+		Timeout: b.c.Server.Timeout.D() * 49 / 50,
 	}
-	if c.Enabled {
+	if c.Enabled && c.MaxSizeBytes > 0 {
 		memory := cache.NewMemory(c.MaxSizeBytes)
 		cache.WatchSize(b.metrics.registry, memory)
 		o.Store = memory

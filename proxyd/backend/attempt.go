@@ -68,17 +68,13 @@ func (b *Backend) Begin(calls []*jsonrpc.Call, try Try, done chan<- *Attempt) *A
 	}
 	a.whole = try.Timeout >= b.opts.ResponseTimeout
 	a.try.Timeout = min(try.Timeout, b.opts.ResponseTimeout)
-	a.flight = flight{started: a.started, suspected: make(chan struct{})}
-	if try.Watched {
-		a.flight.overdue = a.started.Add(b.health.expect(a.label))
-	}
+	a.flight = flight{suspected: make(chan struct{}), trial: try.Trial}
 	if !b.enter() {
 		cancel(errClosed)
-		a.fail(a.Results, &Error{Backend: b.opts.Name, Kind: Canceled, cause: errClosed})
+		a.fail(a.Calls, a.Results, &Error{Backend: b.opts.Name, Kind: Canceled, cause: errClosed})
 		done <- a
 		return a
 	}
-	b.flights.add(&a.flight)
 	go func() {
 		defer b.attempts.Done()
 		defer cancel(nil)
@@ -146,21 +142,29 @@ func (a *Attempt) run(ctx context.Context) {
 	defer func() {
 		if p := recover(); p != nil {
 			b.opts.Log.Error("panic in an attempt", "backend", b.opts.Name, "panic", fmt.Sprint(p))
-			a.fail(a.Results, &Error{Backend: b.opts.Name, Kind: Invalid, Wrote: true, cause: errors.New("internal error")})
+			a.fail(a.Calls, a.Results, &Error{Backend: b.opts.Name, Kind: Invalid, Wrote: true, cause: errors.New("internal error")})
 		}
 		b.flights.remove(&a.flight)
 		a.report(time.Now())
 	}()
+	// The wait for a slot is the gateway's own matter: neither the backend's
+	// time nor a reason to call it silent.
 	if err := b.opts.Slots.acquire(ctx); err != nil {
 		e := &Error{Backend: b.opts.Name, Kind: Canceled, cause: err}
 		if errors.Is(err, ErrOverloaded) {
 			e.Kind = Overloaded
 			b.opts.Metrics.overloaded(b.opts.Name)
 		}
-		a.fail(a.Results, e)
+		a.fail(a.Calls, a.Results, e)
 		return
 	}
 	defer b.opts.Slots.release()
+	a.started = time.Now()
+	a.flight.started = a.started
+	if a.try.Watched {
+		a.flight.overdue = a.started.Add(b.health.expect(a.label))
+	}
+	b.flights.add(&a.flight)
 	a.exchange(ctx, a.Calls, a.Results)
 }
 
@@ -187,7 +191,7 @@ func (a *Attempt) exchange(ctx context.Context, calls []*jsonrpc.Call, results [
 			defer func() { <-turns }()
 			defer func() {
 				if p := recover(); p != nil {
-					a.fail(results, &Error{Backend: a.Backend.opts.Name, Kind: Invalid, Wrote: true, cause: errors.New("internal error")})
+					a.fail(part, results, &Error{Backend: a.Backend.opts.Name, Kind: Invalid, Wrote: true, cause: errors.New("internal error")})
 				}
 			}()
 			a.exchange(ctx, part, results)
@@ -203,7 +207,7 @@ func (a *Attempt) post(ctx context.Context, calls []*jsonrpc.Call, results []Res
 	first := b.ids.Add(uint64(len(calls))) - uint64(len(calls)) + 1
 	reply, e := a.roundTrip(ctx, appendBody(calls, first), calls)
 	if e != nil {
-		a.fail(results, e)
+		a.fail(calls, results, e)
 		return false
 	}
 	if !b.allowed(reply.status) {
@@ -216,9 +220,11 @@ func (a *Attempt) post(ctx context.Context, calls []*jsonrpc.Call, results []Res
 	}
 	replies, single, err := jsonrpc.ParseReplies(reply.body, len(calls))
 	switch {
+	case err != nil && reply.status == 413:
+		return true
 	case err != nil:
-		a.fail(results, a.invalid(reply, err))
-		return reply.status == 413
+		a.fail(calls, results, a.invalid(reply, err))
+		return false
 	case single:
 		return a.readSingle(reply, calls, results, replies[0])
 	}
@@ -252,10 +258,10 @@ func (a *Attempt) readOne(reply *reply, c *jsonrpc.Call, result *Result, r jsonr
 		err = errors.New("invalid answer: the id is not the one asked with")
 	}
 	if err != nil {
-		a.fail1(result, a.invalid(reply, err))
+		a.fail1(c, result, a.invalid(reply, err))
 		return
 	}
-	a.take(reply, c, result, r)
+	a.take(reply, c, result, r, scopeOf([]*jsonrpc.Call{c}))
 }
 
 // isReplyTo reports whether r answers the request with the given id. An error
@@ -272,16 +278,36 @@ func isReplyTo(r jsonrpc.Reply, id uint64) bool {
 // to each of its calls, unless it says that the batch was too much.
 func (a *Attempt) readSingle(reply *reply, calls []*jsonrpc.Call, results []Result, r jsonrpc.Reply) (refused bool) {
 	if r.Error == nil {
-		a.fail(results, a.invalid(reply, errors.New("invalid answer: one object for a batch")))
+		a.fail(calls, results, a.invalid(reply, errors.New("invalid answer: one object for a batch")))
 		return false
 	}
 	if e, err := jsonrpc.ParseError(r.Error); err == nil && refusesBatch(reply.status, e.Message, calls) {
 		return true
 	}
+	about := scopeOf(calls)
 	for i, c := range calls {
-		a.take(reply, c, &results[i], r)
+		a.take(reply, c, &results[i], r, about)
 	}
 	return false
+}
+
+// scope is what an error is about: one call, or a whole batch.
+type scope struct {
+	// label is the method, Batched for a batch.
+	label string
+	// params is the text that the request may have brought into the error's.
+	params []byte
+}
+
+func scopeOf(calls []*jsonrpc.Call) scope {
+	about := scope{label: attemptLabel(calls), params: calls[0].Params}
+	if len(calls) > 1 {
+		about.params = nil
+		for _, c := range calls {
+			about.params = append(append(about.params, c.Params...), '\n')
+		}
+	}
+	return about
 }
 
 // refusesBatch reports whether an error speaks of the batch rather than of what
@@ -311,22 +337,23 @@ func (a *Attempt) readBatch(reply *reply, calls []*jsonrpc.Call, results []Resul
 		}
 		id, ok := jsonrpc.ReplyID(r.ID)
 		if !ok || id < first || id >= first+uint64(len(calls)) || byCall[id-first] != nil {
-			a.fail(results, a.invalid(reply, errors.New("invalid answer: an id that was not asked with, or one twice")))
+			a.fail(calls, results, a.invalid(reply, errors.New("invalid answer: an id that was not asked with, or one twice")))
 			return
 		}
 		byCall[id-first] = r
 	}
 	for i, r := range byCall {
 		if r == nil {
-			a.fail1(&results[i], a.invalid(reply, errors.New("invalid answer: no element for this call")))
+			a.fail1(calls[i], &results[i], a.invalid(reply, errors.New("invalid answer: no element for this call")))
 			continue
 		}
-		a.take(reply, calls[i], &results[i], *r)
+		a.take(reply, calls[i], &results[i], *r, scopeOf(calls[i:i+1]))
 	}
 }
 
-// take makes a reply that belongs to the call its result.
-func (a *Attempt) take(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.Reply) {
+// take makes a reply that belongs to the call its result; about is what r
+// speaks of when it is an error.
+func (a *Attempt) take(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.Reply, about scope) {
 	b := a.Backend
 	answer := &jsonrpc.Answer{Backend: b.opts.Name, Group: a.try.Group}
 	if reply.status != 200 && b.allowed(reply.status) {
@@ -334,7 +361,7 @@ func (a *Attempt) take(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.
 	}
 	if r.Error == nil {
 		if string(r.Result) == "null" && !c.Row.Nullable {
-			a.fail1(result, a.invalid(reply, fmt.Errorf("invalid answer: null, which %s cannot answer", c.Label)))
+			a.fail1(c, result, a.invalid(reply, fmt.Errorf("invalid answer: null, which %s cannot answer", c.Label)))
 			return
 		}
 		answer.Result = r.Result
@@ -343,18 +370,18 @@ func (a *Attempt) take(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.
 	}
 	e, err := jsonrpc.ParseError(r.Error)
 	if err != nil {
-		a.fail1(result, a.invalid(reply, err))
+		a.fail1(c, result, a.invalid(reply, err))
 		return
 	}
 	answer.Error, answer.Code = b.redact.raw(r.Error), e.Code
 	*result = Result{Answer: answer, Outcome: b.opts.Classify.Classify(classify.Evidence{
 		Backend: b.opts.Name, Status: reply.status, RPC: true, Code: e.Code, Message: e.Message, Data: e.Data,
-		Method: c.Method, Params: c.Params,
+		Method: c.Method, Params: about.params,
 	})}
 	if result.Outcome.Hold != classify.None {
-		b.health.holdOff(result.Outcome, reply.retryAfter, c.Label, a.started, time.Now())
+		b.health.holdOff(result.Outcome, reply.retryAfter, about.label, a.started, time.Now())
 	}
-	if result.Outcome.Class == "unsupported" {
+	if result.Outcome.Class == "unsupported" && c.Label == c.Method { // not for all that a pattern catches
 		b.missing.add(c.Label)
 	}
 	a.logError(c, reply.status, result, e.Message)
@@ -373,7 +400,7 @@ func (a *Attempt) readFailure(reply *reply, calls []*jsonrpc.Call, results []Res
 			evidence.RPC, evidence.Code, evidence.Message, evidence.Data = true, e.Code, e.Message, e.Data
 			evidence.Method, evidence.Params = calls[0].Method, calls[0].Params
 			if len(calls) == 1 && b.opts.Classify.Classify(evidence).Elsewhere == classify.No {
-				a.take(reply, calls[0], &results[0], r)
+				a.take(reply, calls[0], &results[0], r, scopeOf(calls))
 				return false
 			}
 		}
@@ -382,8 +409,10 @@ func (a *Attempt) readFailure(reply *reply, calls []*jsonrpc.Call, results []Res
 		return true
 	}
 	e := &Error{Backend: b.opts.Name, Kind: Status, HTTP: reply.status, Wrote: true, RetryAfter: reply.retryAfter}
+	about := scopeOf(calls)
+	evidence.Params = about.params
 	for i, c := range calls {
-		evidence.Method, evidence.Params = c.Method, c.Params
+		evidence.Method = c.Method
 		o := b.opts.Classify.Classify(evidence)
 		if o.Elsewhere != classify.Yes {
 			o = classify.Outcome{Class: "server", Sick: true}
@@ -391,7 +420,7 @@ func (a *Attempt) readFailure(reply *reply, calls []*jsonrpc.Call, results []Res
 		o.Elsewhere = classify.Yes
 		results[i] = Result{Err: e, Outcome: o}
 		if i == 0 && o.Hold != classify.None {
-			b.health.holdOff(o, reply.retryAfter, a.label, a.started, time.Now())
+			b.health.holdOff(o, reply.retryAfter, about.label, a.started, time.Now())
 		}
 	}
 	a.logFailure(calls[0], &results[0], len(calls))
@@ -402,20 +431,20 @@ func (a *Attempt) invalid(reply *reply, err error) *Error {
 	return &Error{Backend: a.Backend.opts.Name, Kind: Invalid, HTTP: reply.status, Wrote: true, cause: err}
 }
 
-// fail gives all results the same error.
-func (a *Attempt) fail(results []Result, e *Error) {
+// fail gives the results of calls the same error.
+func (a *Attempt) fail(calls []*jsonrpc.Call, results []Result, e *Error) {
 	for i := range results {
 		results[i] = Result{Err: e, Outcome: e.outcome()}
 	}
 	if len(results) > 0 {
-		a.logFailure(a.Calls[0], &results[0], len(results))
+		a.logFailure(calls[0], &results[0], len(results))
 	}
 }
 
 // fail1 gives one result an error.
-func (a *Attempt) fail1(result *Result, e *Error) {
+func (a *Attempt) fail1(c *jsonrpc.Call, result *Result, e *Error) {
 	*result = Result{Err: e, Outcome: e.outcome()}
-	a.logFailure(a.Calls[0], result, 1)
+	a.logFailure(c, result, 1)
 }
 
 // report tells the backend's health what is certain without another backend's

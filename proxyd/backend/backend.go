@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -46,6 +47,8 @@ type Options struct {
 	ResponseTimeout time.Duration
 	// DialTimeout bounds a new connection, TLS included. Default 5 s.
 	DialTimeout time.Duration
+	// Dial makes the connections; nil for TCP.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// MaxResponseSize bounds an answer's body in bytes after decompression; 0
 	// is unlimited.
 	MaxResponseSize int64

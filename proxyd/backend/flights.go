@@ -20,6 +20,9 @@ type flight struct {
 	// suspected is closed when the backend is suspect and this read overdue.
 	suspected chan struct{}
 	told      bool
+	// trial is the one call that tries a backend again: it is told as soon as
+	// it is overdue, without waiting for others to be.
+	trial bool
 }
 
 // flights are the attempts under way at one backend, and the watch over them. A
@@ -90,11 +93,12 @@ func (f *flights) watch() {
 	}
 	if overdue >= overdueReads {
 		f.b.health.suspectNow(now, overdue)
-		for x := range f.set {
-			if !x.told && !x.overdue.IsZero() && x.overdue.Before(now) {
-				x.told = true
-				close(x.suspected)
-			}
+	}
+	suspect := f.b.health.suspect.Load()
+	for x := range f.set {
+		if (suspect || x.trial) && !x.told && !x.overdue.IsZero() && x.overdue.Before(now) {
+			x.told = true
+			close(x.suspected)
 		}
 	}
 	f.armed = reads > 0 && !f.closed

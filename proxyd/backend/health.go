@@ -114,8 +114,8 @@ func (b *Backend) TakeTrial() bool {
 	h := &b.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.trial {
-		return false
+	if h.trial || time.Now().Before(h.outUntil) {
+		return false // another has it, or it has ended and failed since
 	}
 	h.trial = true
 	return true
@@ -152,6 +152,9 @@ func (h *health) answered(label string, started, now time.Time) {
 		}
 	}
 	h.hold.answered(started)
+	if a := h.opts.Account; a != nil {
+		a.answered(started)
+	}
 	h.window.success(now, now.Sub(started))
 	u := h.usual[label]
 	if u == nil {
@@ -193,12 +196,16 @@ func (h *health) holdOff(o classify.Outcome, asked time.Duration, label string, 
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.trial = false
+	wasHeld := now.Before(h.hold.until)
 	d, firm := h.hold.begin(o, asked, label, started, now)
 	if d == 0 {
 		return
 	}
 	if firm && h.opts.Account != nil {
-		h.opts.Account.hold(now.Add(d))
+		h.opts.Account.hold(now, now.Add(d))
+	}
+	if wasHeld {
+		return // many calls in flight are told the same
 	}
 	h.opts.Log.Info("backend held off", "backend", h.opts.Name, "class", o.Class, "for", d.String())
 }

@@ -85,8 +85,8 @@ func (h *hold) answered(started time.Time) {
 // Account is what backends of one provider account share: a hold-off that one of
 // them was told is meant for all.
 type Account struct {
-	mu    sync.Mutex
-	until time.Time
+	mu           sync.Mutex
+	since, until time.Time
 }
 
 func (a *Account) heldUntil() time.Time {
@@ -95,10 +95,23 @@ func (a *Account) heldUntil() time.Time {
 	return a.until
 }
 
-func (a *Account) hold(until time.Time) {
+func (a *Account) hold(now, until time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if until.After(a.until) {
+		if now.After(a.until) {
+			a.since = now
+		}
 		a.until = until
+	}
+}
+
+// answered ends the hold-off: a backend of the account answers to what was asked
+// after it began.
+func (a *Account) answered(started time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if started.After(a.since) {
+		a.until = time.Time{}
 	}
 }

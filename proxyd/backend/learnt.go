@@ -33,7 +33,11 @@ func (l *learnt) split(calls []*jsonrpc.Call) [][]*jsonrpc.Call {
 
 // refused notes that a batch of n was refused for its size or for being one.
 func (l *learnt) refused(n int) {
-	l.most.Store(int64(max(1, n/2)))
+	most := int64(max(1, n/2))
+	if known := l.most.Load(); known > 0 && time.Now().UnixNano() <= l.until.Load() {
+		most = min(most, known) // a larger batch that was under way teaches nothing
+	}
+	l.most.Store(most)
 	l.until.Store(time.Now().Add(relearnAfter).UnixNano())
 }
 

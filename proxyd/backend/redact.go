@@ -2,7 +2,10 @@ package backend
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"net/url"
+	"slices"
 	"sort"
 	"strings"
 
@@ -16,8 +19,8 @@ type redactor struct {
 }
 
 // newRedactor collects what of the URL, credentials and headers is secret: the
-// path, each long segment of it, the query and its values, passwords, and
-// header values.
+// path, each long segment of it, the query and its values, names and passwords,
+// and header values.
 func newRedactor(u *url.URL, o Options) *redactor {
 	found := map[string]bool{}
 	add := func(secret string, least int) {
@@ -26,26 +29,36 @@ func newRedactor(u *url.URL, o Options) *redactor {
 		}
 		for _, form := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret)} {
 			found[form] = true
+			// As text that is itself JSON spells it.
 			quoted := string(jsonrpc.AppendString(nil, form))
 			found[quoted[1:len(quoted)-1]] = true
 			found[strings.ReplaceAll(form, "/", `\/`)] = true
 		}
 	}
-	for _, segment := range strings.Split(u.Path, "/") {
-		add(segment, 8)
+	for _, path := range []string{u.Path, u.EscapedPath()} {
+		for segment := range strings.SplitSeq(path, "/") {
+			add(segment, 8)
+		}
+		add(strings.Trim(path, "/"), 8)
 	}
-	add(strings.Trim(u.Path, "/"), 8)
 	add(u.RawQuery, 4)
 	for _, values := range u.Query() {
 		for _, v := range values {
 			add(v, 4)
 		}
 	}
+	credentials := func(name, password string) {
+		add(name, 8) // a shorter one is a word
+		add(password, 4)
+		if name != "" || password != "" {
+			add(base64.StdEncoding.EncodeToString([]byte(name+":"+password)), 4)
+		}
+	}
 	if u.User != nil {
 		password, _ := u.User.Password()
-		add(password, 4)
+		credentials(u.User.Username(), password)
 	}
-	add(o.Password, 4)
+	credentials(o.Username, o.Password)
 	for name, v := range o.Headers {
 		if !harmlessHeaders[strings.ToLower(name)] {
 			add(v, 4)
@@ -71,12 +84,50 @@ var harmlessHeaders = map[string]bool{"content-type": true, "accept": true, "acc
 
 func (r *redactor) text(s string) string { return r.replacer.Replace(s) }
 
-// raw returns b itself when no secret stands in it.
-func (r *redactor) raw(b []byte) []byte {
-	for _, secret := range r.secrets {
-		if bytes.Contains(b, []byte(secret)) {
-			return []byte(r.replacer.Replace(string(b)))
-		}
-	}
-	return b
+func (r *redactor) has(b []byte) bool {
+	return slices.ContainsFunc(r.secrets, func(secret string) bool { return bytes.Contains(b, []byte(secret)) })
 }
+
+// raw takes the secrets out of the strings in the JSON value b, however they are
+// escaped, and returns b itself when there are none. The names that make an error
+// object and everything that is no string stay, so that the value stays JSON.
+func (r *redactor) raw(b []byte) []byte {
+	if len(r.secrets) == 0 || !r.has(b) && !bytes.ContainsRune(b, '\\') {
+		return b
+	}
+	var out []byte
+	kept := 0 // b[:kept] is in out already
+	for i := 0; i < len(b); i++ {
+		if b[i] != '"' {
+			continue
+		}
+		end := i + 1
+		for end < len(b) && b[end] != '"' {
+			if b[end] == '\\' {
+				end++
+			}
+			end++
+		}
+		if end >= len(b) {
+			break // not JSON, which the scanner has excluded
+		}
+		if token := b[i : end+1]; !errorMembers[string(token)] {
+			var text string
+			if json.Unmarshal(token, &text) == nil {
+				if clean := r.text(text); clean != text {
+					out = append(out, b[kept:i]...)
+					out = jsonrpc.AppendString(out, clean)
+					kept = end + 1
+				}
+			}
+		}
+		i = end
+	}
+	if kept == 0 {
+		return b
+	}
+	return append(out, b[kept:]...)
+}
+
+// errorMembers are never taken for a secret that is spelled alike.
+var errorMembers = map[string]bool{`"code"`: true, `"message"`: true, `"data"`: true}

@@ -61,6 +61,11 @@ func (a *Attempt) roundTrip(ctx context.Context, body []byte, calls []*jsonrpc.C
 		cancel(errAbandoned)
 		return nil, failed(errAbandoned)
 	}
+	broken := func(err error) *Error {
+		e := failed(fmt.Errorf("read reply: %w", err))
+		e.HTTP = r.status
+		return e
+	}
 	limit := b.opts.MaxResponseSize
 	if limit <= 0 {
 		limit = 1 << 62
@@ -68,11 +73,14 @@ func (a *Attempt) roundTrip(ctx context.Context, body []byte, calls []*jsonrpc.C
 	if !b.allowed(r.status) {
 		limit = min(limit, 64<<10) // only a text to look at
 	}
-	var src io.Reader = &progress{r: res.Body, timer: timer, pause: a.try.Timeout}
+	var src io.Reader = &progress{r: res.Body, a: a, timer: timer}
 	size := res.ContentLength
 	if strings.EqualFold(res.Header.Get("Content-Encoding"), "gzip") {
-		if src, err = gzip.NewReader(src); err != nil {
-			return nil, a.invalid(r, fmt.Errorf("invalid answer: gzip: %w", err))
+		switch src, err = gzip.NewReader(src); {
+		case errors.Is(err, gzip.ErrHeader):
+			return nil, a.invalid(r, fmt.Errorf("invalid answer: %w", err))
+		case err != nil:
+			return nil, broken(err)
 		}
 		size = -1
 	}
@@ -85,9 +93,7 @@ func (a *Attempt) roundTrip(ctx context.Context, body []byte, calls []*jsonrpc.C
 	case errors.Is(err, errTooLarge):
 		return nil, &Error{Backend: b.opts.Name, Kind: TooLarge, HTTP: r.status, Wrote: true, cause: err}
 	}
-	e := failed(fmt.Errorf("read reply: %w", err))
-	e.HTTP = r.status
-	return nil, e
+	return nil, broken(err)
 }
 
 // requestHeader returns the header for calls of one client.
@@ -111,7 +117,7 @@ func (b *Backend) requestHeader(calls []*jsonrpc.Call) http.Header {
 	if _, configured := b.header["X-Forwarded-For"]; forwarded != "" && !configured {
 		h["X-Forwarded-For"] = []string{forwarded}
 	}
-	if signature != "" {
+	if _, configured := b.header["X-Optimism-Signature"]; signature != "" && !configured {
 		h["X-Optimism-Signature"] = []string{signature}
 	}
 	if read {
@@ -145,16 +151,23 @@ type redactedError struct {
 func (e redactedError) Error() string { return e.redact.text(e.err.Error()) }
 func (e redactedError) Unwrap() error { return e.err }
 
-// progress starts a timer again with each piece that is read.
+// progress starts a timer again with each piece that is read, as long as anybody
+// waits for the attempt, and notes that the backend was heard.
 type progress struct {
 	r     io.Reader
+	a     *Attempt
 	timer *time.Timer
-	pause time.Duration
 }
 
 func (p *progress) Read(b []byte) (int, error) {
-	p.timer.Reset(p.pause)
-	return p.r.Read(b)
+	if !p.a.abandoned.Load() {
+		p.timer.Reset(p.a.try.Timeout)
+	}
+	n, err := p.r.Read(b)
+	if n > 0 {
+		p.a.Backend.health.noteHeard(time.Now())
+	}
+	return n, err
 }
 
 var errTooLarge = errors.New("answer larger than max_response_size_bytes")

@@ -37,10 +37,13 @@ func (t *transport) current(now time.Time) *http.Transport {
 }
 
 func (t *transport) newPool() *http.Transport {
-	dialer := &net.Dialer{Timeout: t.opts.DialTimeout, KeepAlive: 30 * time.Second}
+	dial := t.opts.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: t.opts.DialTimeout, KeepAlive: 30 * time.Second}).DialContext
+	}
 	pool := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           dialer.DialContext,
+		DialContext:           dial,
 		TLSClientConfig:       t.opts.TLS.Clone(),
 		TLSHandshakeTimeout:   t.opts.DialTimeout,
 		ForceAttemptHTTP2:     true,

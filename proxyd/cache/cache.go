@@ -27,9 +27,14 @@ type Options struct {
 	// Coalesce are methods or patterns whose equal calls in flight share one
 	// attempt, beside those that are cached.
 	Coalesce []string
-	// Timeout bounds a shared attempt, which has a deadline of its own.
-	// Default 10 s.
+	// Timeout bounds a shared attempt, which has a deadline of its own. Where
+	// it is a little shorter than the clients' own, the elements of a batch
+	// that were answered by then are kept. Default 10 s.
 	Timeout time.Duration
+	// MaxBatch is the most calls of a client's batch that one shared attempt
+	// carries: what is joined upstream, so that nobody waits for more than
+	// that. Default 10.
+	MaxBatch int
 	// MaxShared is the largest result in bytes that is kept or shared. Default
 	// 8 MiB.
 	MaxShared int
@@ -51,6 +56,7 @@ type Cache struct {
 
 	mu      sync.Mutex
 	flights map[string]*flight
+	closed  bool
 }
 
 // New builds a cache.
@@ -60,6 +66,9 @@ func New(o Options) *Cache {
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = 10 * time.Second
+	}
+	if o.MaxBatch <= 0 {
+		o.MaxBatch = 10
 	}
 	if o.MaxShared <= 0 {
 		o.MaxShared = 8 << 20
@@ -75,9 +84,12 @@ func New(o Options) *Cache {
 	return c
 }
 
-// Close ends the shared attempts under way and waits for them. No call may come
-// any more.
+// Close ends the shared attempts under way and waits for them. Calls that come
+// later end with context.Canceled where they would need one.
 func (c *Cache) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	c.stop()
 	c.shared.Wait()
 }
@@ -129,7 +141,7 @@ func (c *Cache) serve(ctx context.Context, calls []*jsonrpc.Call, next jsonrpc.H
 			twins[k] = call
 		}
 		switch {
-		case !share || !call.Row.Coalesce:
+		case !share || !call.Row.Coalesce || !c.joins(call):
 			if p.ttl > 0 {
 				lead = append(lead, p) // kept, but not shared while in flight
 			} else {
@@ -147,8 +159,7 @@ func (c *Cache) serve(ctx context.Context, calls []*jsonrpc.Call, next jsonrpc.H
 	if len(rest) > 0 {
 		next.ServeRPC(ctx, rest)
 	}
-	c.await(ctx, lead, next)
-	c.await(ctx, waiting, next)
+	c.await(ctx, lead, waiting, next)
 }
 
 // twinKey names equal reads that no send stands between.
@@ -163,6 +174,13 @@ func (c *Cache) coalesces(call *jsonrpc.Call) bool {
 	}
 	_, _, ok := c.coalesce.Lookup(call.Method)
 	return ok
+}
+
+// joins reports whether the call may wait for an equal one that was asked before
+// it came. Behind a send of its own batch it may not, unless the answer is the
+// same for good.
+func (c *Cache) joins(call *jsonrpc.Call) bool {
+	return call.Epoch == 0 || call.Row.Immutable != jsonrpc.Never
 }
 
 // hit answers the call from the store.

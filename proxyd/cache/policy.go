@@ -18,10 +18,10 @@ type Rule struct {
 // ttl returns for how long an answer to the call may be kept, 0 for not at all.
 // The method table has the last word on what may be cached at all.
 func (c *Cache) ttl(call *jsonrpc.Call) time.Duration {
-	if c.opts.Store == nil || call.Row.Class != jsonrpc.Read {
+	if c.opts.Store == nil || call.Row.Class != jsonrpc.Read || !call.Row.Cacheable {
 		return 0
 	}
-	if rule, _, ok := c.rules.Lookup(call.Method); ok && call.Row.Cacheable {
+	if rule, _, ok := c.rules.Lookup(call.Method); ok {
 		return rule
 	}
 	switch call.Row.Immutable {
@@ -37,7 +37,10 @@ func (c *Cache) ttl(call *jsonrpc.Call) time.Duration {
 
 // onlyBlockHash reports whether params is an array of exactly one block hash.
 func onlyBlockHash(params []byte) bool {
-	p := appendCanonical(make([]byte, 0, 80), params[:min(len(params), 4096)])
+	if len(params) > 4096 {
+		return false
+	}
+	p := appendCanonical(make([]byte, 0, 80), params)
 	if len(p) != 70 || string(p[:4]) != `["0x` || string(p[68:]) != `"]` {
 		return false
 	}

@@ -225,7 +225,9 @@ func (v *validator) groups() {
 		}
 		notNegative(v, at.with("consensus_min_peer_count"), *g.ConsensusMinPeerCount)
 		notNegative(v, at.with("max_attempts"), g.MaxAttempts)
-		notNegative(v, at.with("retry_delay"), g.RetryDelay)
+		if g.RetryDelay != nil {
+			notNegative(v, at.with("retry_delay"), *g.RetryDelay)
+		}
 		if g.RetryCount != nil {
 			notNegative(v, at.with("retry_count"), *g.RetryCount)
 		}

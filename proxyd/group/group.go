@@ -46,7 +46,7 @@ type Options struct {
 	// RetryDelay is the wait before the second try at the same backend, which
 	// doubles. Default 1 s, at most 3 s, as the incumbent; a set value is not
 	// capped.
-	RetryDelay time.Duration
+	RetryDelay *time.Duration
 	// Metrics and Log are required.
 	Metrics *Metrics
 	Log     *slog.Logger
@@ -95,6 +95,7 @@ func New(o Options) (*Group, error) {
 			g.rounds = max(g.rounds, m.MaxRetries())
 		}
 	}
+	g.rounds = max(0, g.rounds)
 	g.strategy = build(o)
 	return g, nil
 }

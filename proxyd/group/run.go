@@ -44,9 +44,13 @@ type progress struct {
 	// best is the best JSON-RPC error so far, and from whom.
 	best     *jsonrpc.Answer
 	bestRank int
-	errors   int // JSON-RPC errors so far
-	// ambiguous is true when a send of ours may have reached a backend that did
-	// not answer; doubtful when one answered an error that may not be final.
+	// bestKnows is true when best says something about the call, rather than
+	// that the backend did not look at it.
+	bestKnows bool
+	errors    int // JSON-RPC errors so far
+	// ambiguous is true when a call that changes something may have reached a
+	// backend that did not answer; doubtful when one answered an error that may
+	// not be final.
 	ambiguous, doubtful bool
 	failures            []error
 	timeouts            int
@@ -123,6 +127,16 @@ func (r *run) launch(ctx context.Context) bool {
 		if len(r.flying) > 0 {
 			return false
 		}
+		// Whoever answered with a JSON-RPC error was asked about: it is not asked
+		// about in a last resort or another round.
+		for _, p := range r.open {
+			if p.best != nil {
+				r.settleBest(p)
+			}
+		}
+		if r.closeSettled(); len(r.open) == 0 || r.spent() {
+			return false
+		}
 		if m := r.lastResort(); m != nil {
 			r.begin(ctx, m, m.Standing().State == backend.Trial && m.TakeTrial())
 			return true
@@ -141,9 +155,15 @@ func (r *run) launchBeside(ctx context.Context) {
 	}
 }
 
+// spent reports whether max_attempts have been made.
+func (r *run) spent() bool {
+	most := r.g.opts.MaxAttempts
+	return most > 0 && r.attempts >= most
+}
+
 // pick takes the next member that can be asked now out of the round's order.
 func (r *run) pick() (m *Member, trial bool) {
-	if most := r.g.opts.MaxAttempts; most > 0 && r.attempts >= most {
+	if r.spent() {
 		return nil, false
 	}
 	var full []*Member // at their max_rps
@@ -158,7 +178,7 @@ func (r *run) pick() (m *Member, trial bool) {
 		}
 		if state == backend.Trial {
 			if trial = m.TakeTrial(); !trial && !r.desperate {
-				continue
+				continue // another call has it
 			}
 		}
 		r.order = append(slices.Clone(r.order[i+1:]), full...)
@@ -185,19 +205,21 @@ func (r *run) pick() (m *Member, trial bool) {
 
 // lastResort returns a member that is not usable and was not asked, once, for
 // calls that nobody has answered: better than no answer at all. A member that
-// asked to be left alone is left alone.
+// asked to be left alone is left alone, as long as another was asked; one at its
+// strict limit always is.
 func (r *run) lastResort() *Member {
-	if r.resorted || r.attempts == 0 || slices.ContainsFunc(r.open, func(p *progress) bool { return p.best != nil }) {
-		return nil
-	}
-	if most := r.g.opts.MaxAttempts; most > 0 && r.attempts >= most {
+	limited := slices.ContainsFunc(r.open, func(p *progress) bool { return p.limited })
+	if r.resorted || r.attempts == 0 && limited {
 		return nil
 	}
 	r.resorted = true
 	standing := make(map[*Member]backend.Standing)
 	var left []*Member
 	for _, m := range r.g.opts.Members {
-		if s := m.Standing(); !r.asked[m] && s.State != backend.Held {
+		if r.asked[m] || m.Strict() && !m.TakeTokens(len(r.open)) {
+			continue
+		}
+		if s := m.Standing(); s.State != backend.Held || r.attempts == 0 {
 			left = append(left, m)
 			standing[m] = s
 		}
@@ -256,16 +278,11 @@ func (r *run) nextRound(ctx context.Context) bool {
 	if r.round >= r.g.rounds || r.attempts == 0 {
 		return false
 	}
-	// A JSON-RPC error is not asked about again.
-	for _, p := range r.open {
-		if p.best != nil {
-			r.settle(p, p.best)
-		}
+	pause := r.backoff()
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
+		return false // what is known now will be known then
 	}
-	if r.closeSettled(); len(r.open) == 0 {
-		return false
-	}
-	t := time.NewTimer(r.backoff())
+	t := time.NewTimer(pause)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -287,8 +304,8 @@ func (r *run) nextRound(ctx context.Context) bool {
 // backoff is the pause before the next round: the incumbent's, which grows from
 // 1 s to 3 s with up to a quarter of a second of chance, or the configured one.
 func (r *run) backoff() time.Duration {
-	if first := r.g.opts.RetryDelay; first > 0 {
-		return first << min(r.round, 10)
+	if first := r.g.opts.RetryDelay; first != nil {
+		return *first << min(r.round, 10)
 	}
 	return min(time.Second<<min(r.round, 10)+rand.N(250*time.Millisecond), 3*time.Second)
 }
@@ -317,12 +334,11 @@ func (r *run) takeResult(ctx context.Context, p *progress, a *asking, result *ba
 	case result.Answer.Error == nil:
 		p.answered = a.Backend
 		r.settle(p, result.Answer)
+	case class == jsonrpc.SignedSend && (p.ambiguous || p.doubtful) && o.Class == knownTransaction:
+		p.answered = a.Backend
+		r.lookUp(ctx, p, a.Backend, result.Answer)
 	case o.Elsewhere == classify.No:
 		p.answered = a.Backend
-		if class == jsonrpc.SignedSend && (p.ambiguous || p.doubtful) && maybeOurs(result.Answer) {
-			r.lookUp(ctx, p, a.Backend, result.Answer)
-			return
-		}
 		r.settle(p, result.Answer)
 	default:
 		if !o.Sick && o.Hold == classify.None {
@@ -331,40 +347,54 @@ func (r *run) takeResult(ctx context.Context, p *progress, a *asking, result *ba
 		p.errors++
 		if rank := answerRank(o); p.best == nil || rank < p.bestRank {
 			p.best, p.bestRank = result.Answer, rank
+			p.bestKnows = !o.NothingRan && !o.Sick && o.Hold == classify.None
 		}
 		p.doubtful = p.doubtful || !o.NothingRan
 		// One other backend is asked about a JSON-RPC error, and of calls that
 		// must not run twice only when nothing ran.
-		if p.errors > 1 || class == jsonrpc.Other && !o.NothingRan {
-			r.settle(p, p.best)
+		switch {
+		case class == jsonrpc.Other && !o.NothingRan:
+			r.settle(p, result.Answer) // what ran has said this
+		case p.errors > 1:
+			r.settleBest(p)
 		}
 	}
 }
 
+// settleBest answers with the best JSON-RPC error, unless it would hide that
+// another attempt may have done what the call asks for.
+func (r *run) settleBest(p *progress) {
+	if p.ambiguous && !p.bestKnows {
+		r.fail(p, r.failure(p))
+		return
+	}
+	r.settle(p, p.best)
+}
+
 func (r *run) takeFailure(p *progress, result *backend.Result) {
 	e := result.Err
+	class := p.call.Row.Class
+	mayHaveRun := class != jsonrpc.Read && !result.Outcome.NothingRan
+	p.ambiguous = p.ambiguous || mayHaveRun
 	switch e.Kind {
-	case backend.Canceled:
-		return
 	case backend.Overloaded:
-		r.fail(p, backend.ErrOverloaded)
+		r.fail(p, r.orUnknown(p, backend.ErrOverloaded))
 		return
 	case backend.TooLarge:
 		r.fail(p, ErrTooLarge)
 		return
+	case backend.Canceled: // the gateway's own doing
 	case backend.Timeout:
 		p.timeouts++
-	}
-	p.failures = append(p.failures, e)
-	class := p.call.Row.Class
-	if class == jsonrpc.SignedSend && !result.Outcome.NothingRan {
-		p.ambiguous = true
+		p.failures = append(p.failures, e)
+	default:
+		p.failures = append(p.failures, e)
 	}
 	switch {
-	case p.best != nil: // this was the one other backend that was asked
-		r.settle(p, p.best)
-	case class == jsonrpc.Other && !result.Outcome.NothingRan:
+	case class == jsonrpc.Other && mayHaveRun:
 		r.fail(p, r.failure(p))
+	case p.best != nil && e.Kind != backend.Canceled && !mayHaveRun: // this was the one other backend that was asked
+		r.settleBest(p)
 	}
 }
 
@@ -388,14 +418,15 @@ func answerRank(o classify.Outcome) int {
 func (r *run) giveUp(ctx context.Context) {
 	for _, p := range r.open {
 		switch {
-		case p.best != nil:
-			r.settle(p, p.best)
 		case ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) && !errors.Is(ctx.Err(), context.DeadlineExceeded):
 			r.fail(p, context.Cause(ctx))
-		case p.call.Row.Class == jsonrpc.SignedSend && (p.ambiguous || len(r.flying) > 0):
-			r.fail(p, &OutcomeUnknown{Hash: sendHash(p.call)})
+		case p.call.Row.Class == jsonrpc.SignedSend && len(r.flying) > 0:
+			p.ambiguous = true
+			r.fail(p, r.orUnknown(p, ErrTimeout))
+		case p.best != nil && !(p.call.Row.Class == jsonrpc.Other && len(r.flying) > 0):
+			r.settleBest(p)
 		case ctx.Err() != nil:
-			r.fail(p, ErrTimeout)
+			r.fail(p, r.orUnknown(p, ErrTimeout))
 		default:
 			r.fail(p, r.failure(p))
 		}
@@ -403,9 +434,20 @@ func (r *run) giveUp(ctx context.Context) {
 	r.closeSettled()
 }
 
+// orUnknown returns err, unless p is a signed transaction that may have arrived
+// all the same.
+func (r *run) orUnknown(p *progress, err error) error {
+	if p.ambiguous && p.call.Row.Class == jsonrpc.SignedSend {
+		return &OutcomeUnknown{Hash: sendHash(p.call)}
+	}
+	return err
+}
+
 // failure is the error for a call that nobody answered.
 func (r *run) failure(p *progress) error {
 	switch {
+	case p.ambiguous && p.call.Row.Class == jsonrpc.SignedSend:
+		return r.orUnknown(p, nil)
 	case len(p.failures) > 0 && p.timeouts == len(p.failures):
 		return ErrTimeout
 	case len(p.failures) == 0 && p.limited:

@@ -2,23 +2,15 @@ package group
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"gateway.internal/proxyd/backend"
 	"gateway.internal/proxyd/jsonrpc"
 )
 
-// maybeOurs reports whether an error on a send can be the echo of an earlier
-// attempt of our own.
-func maybeOurs(a *jsonrpc.Answer) bool {
-	e, err := jsonrpc.ParseError(a.Error)
-	if err != nil {
-		return false
-	}
-	message := strings.ToLower(e.Message)
-	return strings.Contains(message, "already known") || strings.Contains(message, "known transaction") || strings.Contains(message, "nonce too low")
-}
+// knownTransaction is the class of errors on a send that can be the echo of an
+// earlier attempt of our own.
+const knownTransaction = "known_transaction"
 
 var lookupRow = &jsonrpc.Row{Class: jsonrpc.Read, Nullable: true, Block: -1}
 

@@ -1,0 +1,357 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gateway.internal/proxyd/backend"
+	"gateway.internal/proxyd/devchain"
+	"gateway.internal/proxyd/jsonrpc"
+)
+
+func TestFailingMemberGoesOutAndOneTrialBringsItBack(t *testing.T) {
+	inBubble(t, 2, setting{}, func(t *testing.T, w *world) {
+		w.nodes[0].is(devchain.FaultStatus)
+		for range 5 {
+			w.well("b1")
+		}
+		wantOrder(t, w, "01"+"01"+"01"+"1"+"1")
+		w.state(0, backend.Out)
+		time.Sleep(30 * time.Second)
+		w.well("b1") // the trial fails
+		w.well("b1")
+		wantOrder(t, w, "01"+"1")
+		time.Sleep(30 * time.Second)
+		w.nodes[0].is(devchain.FaultNone)
+		w.well("b0")
+		w.well("b0")
+		w.state(0, backend.Well)
+	})
+}
+
+func TestRefusingMemberGoesOutAtOnce(t *testing.T) {
+	w := newWorld(t, 2, setting{backend: refusing(0)})
+	w.well("b1")
+	w.state(0, backend.Out)
+}
+
+func TestExactlyOneOfManyCallsMakesTheTrial(t *testing.T) {
+	inBubble(t, 2, setting{}, func(t *testing.T, w *world) {
+		w.nodes[0].is(devchain.FaultStatus)
+		for range 3 {
+			w.get()
+		}
+		w.state(0, backend.Out)
+		time.Sleep(30 * time.Second)
+		w.nodes[0].SetFault(devchain.Fault{Kind: devchain.FaultSlow, Delay: time.Second})
+		w.order()
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() { w.get() })
+		}
+		all.Wait()
+		if got := w.order(); strings.Count(got, "0") != 1 {
+			t.Errorf("asked %s", got)
+		}
+		w.state(0, backend.Well)
+	})
+}
+
+func TestTrialAtASilentMemberCostsOnlyItsOverdueTime(t *testing.T) {
+	inBubble(t, 2, setting{}, func(t *testing.T, w *world) {
+		for range 20 {
+			w.well("b0")
+		}
+		w.nodes[0].is(devchain.FaultStatus)
+		for range 3 {
+			w.get()
+		}
+		w.state(0, backend.Out)
+		w.nodes[0].is(devchain.FaultHang)
+		for range 3 {
+			time.Sleep(36 * time.Second)
+			w.state(0, backend.Trial)
+			started := time.Now()
+			w.well("b1")
+			if took := time.Since(started); took > 300*time.Millisecond {
+				t.Errorf("the trial cost its call %s", took)
+			}
+			time.Sleep(6 * time.Second) // its real time-out decides
+			w.state(0, backend.Out)
+		}
+	})
+}
+
+func TestPoisonCallTakesNobodyOut(t *testing.T) {
+	for _, kind := range []devchain.FaultKind{devchain.FaultStatus, devchain.FaultGarbage, devchain.FaultClose, devchain.FaultWrongID} {
+		w := newWorld(t, 3, setting{})
+		w.all(func(n *node) { n.SetFault(devchain.Fault{Kind: kind, Method: "debug_traceCall"}) })
+		for range 10 {
+			poison := call("debug_traceCall", "[{}]")
+			w.do(10*time.Second, poison)
+			var nobody *Unserviceable
+			if !errors.As(poison.Err, &nobody) {
+				t.Fatal(poison.Err)
+			}
+		}
+		for i := range w.backends {
+			w.state(i, backend.Well)
+		}
+		w.well("b0")
+	}
+}
+
+func TestPoisonCallThatHangsTakesNobodyOutThatAnswersOthers(t *testing.T) {
+	inBubble(t, 2, setting{backend: func(_ int, o *backend.Options) { o.ResponseTimeout = time.Second }}, func(t *testing.T, w *world) {
+		w.all(func(n *node) { n.SetFault(devchain.Fault{Kind: devchain.FaultHang, Method: "debug_traceCall"}) })
+		stop := make(chan struct{})
+		var all sync.WaitGroup
+		for i := range w.backends {
+			all.Go(func() {
+				done := make(chan *backend.Attempt, 1)
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(100 * time.Millisecond):
+						w.backends[i].Begin(callsOf(read()), backend.Try{Timeout: time.Minute}, done)
+						(<-done).Settle(false)
+					}
+				}
+			})
+		}
+		for range 10 {
+			poison := call("debug_traceCall", "[{}]")
+			w.do(10*time.Second, poison)
+			if !errors.Is(poison.Err, ErrTimeout) {
+				t.Fatal(poison.Err)
+			}
+		}
+		close(stop)
+		all.Wait()
+		w.state(0, backend.Well)
+		w.state(1, backend.Well)
+	})
+}
+
+func TestGroupWithOneBackendIsNeverRefused(t *testing.T) {
+	inBubble(t, 1, setting{backend: func(_ int, o *backend.Options) {
+		o.OutAfter, o.OutFor, o.ResponseTimeout = 1, 600*time.Second, time.Second
+	}}, func(t *testing.T, w *world) {
+		w.nodes[0].is(devchain.FaultHang)
+		w.get()
+		w.state(0, backend.Out)
+		if w.Usable() {
+			t.Error("usable")
+		}
+		w.nodes[0].is(devchain.FaultNone)
+		time.Sleep(time.Millisecond)
+		w.well("b0")
+		w.state(0, backend.Well)
+		w.nodes[0].SetFault(devchain.Fault{Kind: devchain.FaultRateLimited, RetryAfter: "60", Times: 1})
+		w.get()
+		w.state(0, backend.Held)
+		time.Sleep(time.Millisecond)
+		w.well("b0")
+		w.state(0, backend.Well) // its answer ends the hold-off
+	})
+}
+
+func TestLeastBadMemberIsTriedWhenAllAreOut(t *testing.T) {
+	inBubble(t, 3, setting{}, func(t *testing.T, w *world) {
+		w.nodes[1].SetFault(devchain.Fault{Kind: devchain.FaultRateLimited, RetryAfter: "10"})
+		w.nodes[0].SetFault(devchain.Fault{Kind: devchain.FaultRateLimited, RetryAfter: "20"})
+		w.nodes[2].SetFault(devchain.Fault{Kind: devchain.FaultRateLimited, RetryAfter: "30"})
+		w.get()
+		wantOrder(t, w, "012")
+		if w.Usable() {
+			t.Error("usable")
+		}
+		w.nodes[1].is(devchain.FaultNone)
+		w.well("b1") // whose hold-off ends first
+		wantOrder(t, w, "1")
+	})
+}
+
+func TestLastResortIsAMemberThatIsOutButNotOneThatIsHeldOff(t *testing.T) {
+	inBubble(t, 3, setting{}, func(t *testing.T, w *world) {
+		w.nodes[0].is(devchain.FaultStatus)
+		w.nodes[1].SetFault(devchain.Fault{Kind: devchain.FaultRateLimited, RetryAfter: "600"})
+		for range 3 {
+			w.well("b2")
+		}
+		w.state(0, backend.Out)
+		w.state(1, backend.Held)
+		w.order()
+		w.nodes[0].is(devchain.FaultNone)
+		w.nodes[1].is(devchain.FaultNone)
+		w.nodes[2].SetFault(devchain.Fault{Kind: devchain.FaultStatus, Times: 1})
+		w.well("b0")
+		wantOrder(t, w, "20")
+	})
+}
+
+func TestHeldOffMemberIsLeftAloneForItsTime(t *testing.T) {
+	inBubble(t, 2, setting{}, func(t *testing.T, w *world) {
+		w.nodes[0].SetFault(devchain.Fault{Kind: devchain.FaultRateLimited, RetryAfter: "7", Times: 1})
+		w.well("b1")
+		w.well("b1")
+		time.Sleep(7 * time.Second)
+		w.well("b0")
+		wantOrder(t, w, "01"+"1"+"0")
+	})
+}
+
+// load sends reads at 200 a second for d and returns how long each took; every
+// one must be answered.
+func load(t *testing.T, w *world, d time.Duration) []time.Duration {
+	t.Helper()
+	var all sync.WaitGroup
+	n := int(d / (5 * time.Millisecond))
+	took := make([]time.Duration, n)
+	for i := range n {
+		all.Go(func() {
+			started := time.Now()
+			c := read()
+			w.do(10*time.Second, c)
+			if took[i] = time.Since(started); c.Err != nil {
+				t.Errorf("call %d: %v", i, c.Err)
+			}
+		})
+		time.Sleep(5 * time.Millisecond)
+	}
+	all.Wait()
+	return took
+}
+
+func slow(took []time.Duration, limit time.Duration) (n int, most time.Duration) {
+	for _, d := range took {
+		most = max(most, d)
+		if d > limit {
+			n++
+		}
+	}
+	return n, most
+}
+
+func TestBackendThatHangsUnderLoadCostsNoCallMoreThanItsOverdueTime(t *testing.T) {
+	inBubble(t, 2, setting{backend: func(_ int, o *backend.Options) { o.ResponseTimeout = time.Second }}, func(t *testing.T, w *world) {
+		load(t, w, 500*time.Millisecond)
+		w.nodes[0].is(devchain.FaultHang)
+		n, most := slow(load(t, w, 10*time.Second), 100*time.Millisecond)
+		t.Logf("%d of 2000 calls were slow, the slowest took %s", n, most)
+		if n > 60 || most > 250*time.Millisecond {
+			t.Errorf("%d calls were slow, the slowest took %s", n, most)
+		}
+		w.state(0, backend.Out) // real time-outs have come
+	})
+}
+
+func TestPauseOfABackendMovesItsCallsAndDoesNotPutItOut(t *testing.T) {
+	inBubble(t, 2, setting{backend: func(_ int, o *backend.Options) { o.ResponseTimeout = time.Second }}, func(t *testing.T, w *world) {
+		load(t, w, 500*time.Millisecond)
+		w.nodes[0].is(devchain.FaultHang)
+		time.AfterFunc(700*time.Millisecond, func() { w.nodes[0].is(devchain.FaultNone) })
+		suspected := false
+		time.AfterFunc(600*time.Millisecond, func() { suspected = w.backends[0].Standing().State == backend.Suspect })
+		n, most := slow(load(t, w, 2*time.Second), 100*time.Millisecond)
+		t.Logf("%d calls were slow, the slowest took %s", n, most)
+		if !suspected || most > 250*time.Millisecond {
+			t.Errorf("suspected %t, the slowest call took %s", suspected, most)
+		}
+		w.state(0, backend.Well)
+		w.order()
+		w.well("b0") // the first byte has lifted the suspicion
+	})
+}
+
+func TestSilentSingleBackendIsStillAsked(t *testing.T) {
+	inBubble(t, 1, setting{backend: func(_ int, o *backend.Options) { o.ResponseTimeout = time.Second }}, func(t *testing.T, w *world) {
+		w.nodes[0].is(devchain.FaultHang)
+		time.AfterFunc(700*time.Millisecond, func() { w.nodes[0].is(devchain.FaultNone) })
+		load(t, w, time.Second)
+	})
+}
+
+func TestAllSilentIsATimeoutForEachCall(t *testing.T) {
+	inBubble(t, 2, setting{backend: func(_ int, o *backend.Options) { o.ResponseTimeout = time.Second }}, func(t *testing.T, w *world) {
+		w.all(func(n *node) { n.is(devchain.FaultHang) })
+		var all sync.WaitGroup
+		calls := make([]*jsonrpc.Call, 20)
+		for i := range calls {
+			calls[i] = read()
+			all.Go(func() { w.do(10*time.Second, calls[i]) })
+		}
+		all.Wait()
+		for _, c := range calls {
+			if !errors.Is(c.Err, ErrTimeout) {
+				t.Fatal(c.Err)
+			}
+		}
+	})
+}
+
+func TestStreamingBackendIsNotSilent(t *testing.T) {
+	inBubble(t, 2, setting{}, func(t *testing.T, w *world) {
+		for range 20 {
+			w.well("b0")
+		}
+		// A long answer trickles on one connection while reads queue behind it.
+		w.nodes[0].does(func(rw http.ResponseWriter, r *http.Request) {
+			for range 20 {
+				fmt.Fprint(rw, " ")
+				rw.(http.Flusher).Flush()
+				time.Sleep(100 * time.Millisecond)
+			}
+		})
+		var all sync.WaitGroup
+		all.Go(func() { w.get() })
+		time.Sleep(50 * time.Millisecond)
+		w.nodes[0].is(devchain.FaultHang)
+		w.nodes[0].serve.Store(nil)
+		for range 5 {
+			all.Go(func() { w.get() })
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		w.state(0, backend.Well)
+		w.nodes[0].is(devchain.FaultNone)
+		all.Wait()
+		time.Sleep(time.Minute) // the handler's end
+	})
+}
+
+func TestAllTrialsTakenByOthersStillServes(t *testing.T) {
+	// Both members come back at the same moment, and every call wants a trial.
+	inBubble(t, 2, setting{}, func(t *testing.T, w *world) {
+		for round := range 20 {
+			w.all(func(n *node) { n.is(devchain.FaultClose) })
+			done := make(chan *backend.Attempt, 1)
+			for range 3 {
+				for _, b := range w.backends {
+					b.Begin(callsOf(read()), backend.Try{Timeout: time.Minute}, done)
+					(<-done).Settle(true)
+				}
+			}
+			w.state(0, backend.Out)
+			w.state(1, backend.Out)
+			time.Sleep(30 * time.Second)
+			w.all(func(n *node) { n.SetFault(devchain.Fault{Kind: devchain.FaultSlow, Delay: time.Millisecond}) })
+			var all sync.WaitGroup
+			for range 20 {
+				all.Go(func() {
+					if c := w.get(); c.Err != nil {
+						t.Errorf("round %d: %v", round, c.Err)
+					}
+				})
+			}
+			all.Wait()
+		}
+	})
+}
