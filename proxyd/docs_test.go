@@ -32,7 +32,7 @@ func TestEveryMetricFamilyIsDocumented(t *testing.T) {
 	if len(known) < 30 {
 		t.Fatalf("only %d families: the test does not see them all", len(known))
 	}
-	for _, name := range regexp.MustCompile("(?m)^\\|.*?\\|").FindAllString(string(doc), -1) {
+	for _, name := range regexp.MustCompile(`(?m)^\|.*?\|`).FindAllString(string(doc), -1) {
 		for _, n := range regexp.MustCompile("`(proxyd_[a-z_]+)`").FindAllStringSubmatch(name, -1) {
 			if !known[n[1]] {
 				t.Errorf("docs/metrics.md names %s, which nothing registers", n[1])

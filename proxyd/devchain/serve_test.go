@@ -225,7 +225,7 @@ func TestSlowAnswersAfterItsDelay(t *testing.T) {
 		if over(done) {
 			t.Error("answered early")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if !over(done) || w.Body.String() != chainIDAnswer {
 			t.Errorf("answered %q after the delay", w.Body)
 		}
