@@ -30,8 +30,8 @@ type Options struct {
 	// Registry collects the metrics. Default: a new one with the Go and
 	// process collectors.
 	Registry *prometheus.Registry
-	// RPCAddr and MetricsAddr replace the listeners' addresses of the file,
-	// "" for none. Port 0 takes a free one.
+	// RPCAddr and MetricsAddr replace the listeners' addresses of the file; ""
+	// leaves them. Port 0 takes a free one.
 	RPCAddr, MetricsAddr string
 	// APIKeys free clients that send one as X-Api-Key from rate limits.
 	APIKeys []string
@@ -153,6 +153,9 @@ func (a *App) serve(name, addr string, srv *http.Server) (net.Addr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s listener: %w", name, err)
 	}
+	calls := newInFlight(srv.Handler)
+	srv.Handler = calls
+	srv.BaseContext = func(net.Listener) context.Context { return calls.base }
 	srv.MaxHeaderBytes = 64 << 10
 	if srv.ReadHeaderTimeout == 0 && name != "rpc" {
 		srv.ReadHeaderTimeout = 10 * time.Second
@@ -168,6 +171,7 @@ func (a *App) serve(name, addr string, srv *http.Server) (net.Addr, error) {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("calls still in flight were cut off: %w", err), srv.Close())
 		}
+		calls.cut()
 		return err
 	})
 	return l.Addr(), nil

@@ -47,8 +47,9 @@ func appendCanonical(dst, params []byte) []byte {
 			dst = append(dst, c)
 		}
 	}
-	if said := string(dst[head:]); said == "[]" || said == "null" {
-		dst = dst[:head]
+	switch string(dst[head:]) {
+	case "[]", "null":
+		return dst[:head]
 	}
 	return dst
 }

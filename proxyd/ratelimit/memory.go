@@ -51,7 +51,7 @@ func (m *Memory) Get(ctx context.Context, key string, rate limiter.Rate) (limite
 
 // Increment implements limiter.Store. Remaining is negative when the limit is
 // passed, by as much as it is passed, so that the part of a batch that still
-// fits can go on.
+// fits can go on. Reset is the second in which the window has ended.
 func (m *Memory) Increment(_ context.Context, key string, count int64, rate limiter.Rate) (limiter.Context, error) {
 	now := time.Now()
 	window := now.Truncate(rate.Period)
@@ -69,7 +69,7 @@ func (m *Memory) Increment(_ context.Context, key string, count int64, rate limi
 	c.count = min(c.count+count, 1<<53)
 	return limiter.Context{
 		Limit: rate.Limit, Remaining: rate.Limit - c.count, Reached: c.count > rate.Limit,
-		Reset: window.Add(rate.Period).Unix(),
+		Reset: window.Add(rate.Period + time.Second - 1).Unix(),
 	}, nil
 }
 

@@ -190,6 +190,9 @@ func (l *Limiter) take(ctx context.Context, r *rule, key string, calls []*jsonrp
 	}
 	refused := &Refused{Limit: got.Limit, Reset: max(0, time.Until(time.Unix(got.Reset, 0)))}
 	for _, c := range calls[fits:] {
+		if c.Done() {
+			continue // over the other of two limits already
+		}
 		c.Err = refused
 		l.opts.Metrics.refused.WithLabelValues(c.Label).Inc()
 	}

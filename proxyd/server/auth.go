@@ -39,8 +39,10 @@ func (s *Server) authenticate(r *http.Request, pathKey string) (alias string, ok
 		return noAlias, true, exempt
 	}
 	if pathKey != "" {
-		alias, ok = s.keys.alias(pathKey)
-		return alias, ok && alias != "", exempt
+		if alias, ok = s.keys.alias(pathKey); ok && alias != "" {
+			return alias, true, exempt
+		}
+		return noAlias, false, exempt
 	}
 	if bearer, found := bearerToken(r); found {
 		if alias, ok = s.keys.alias(bearer); ok && alias != "" {

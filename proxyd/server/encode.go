@@ -113,16 +113,27 @@ func (s *Server) message(configured, otherwise string) string {
 	return otherwise
 }
 
-// header puts into h what a client should know of the error.
+// header puts into h what a client should know of the error. Of several in a
+// batch the longest wait stands.
 func (v *verdict) header(h http.Header) {
-	if v.retryAfter > 0 {
-		h.Set("Retry-After", strconv.FormatInt(int64((v.retryAfter+time.Second-1)/time.Second), 10))
+	if v.retryAfter <= 0 {
+		return
 	}
-	if v.limit > 0 {
+	seconds := int64((v.retryAfter + time.Second - 1) / time.Second)
+	if longest(h, "Retry-After", seconds) {
+		h.Set("Retry-After", strconv.FormatInt(seconds, 10))
+	}
+	if v.limit > 0 && longest(h, "RateLimit-Reset", seconds) {
 		h.Set("RateLimit-Limit", strconv.FormatInt(v.limit, 10))
 		h.Set("RateLimit-Remaining", "0")
-		h.Set("RateLimit-Reset", h.Get("Retry-After"))
+		h.Set("RateLimit-Reset", strconv.FormatInt(seconds, 10))
 	}
+}
+
+// longest reports whether seconds is more than what the header says already.
+func longest(h http.Header, name string, seconds int64) bool {
+	said, err := strconv.ParseInt(h.Get(name), 10, 64)
+	return err != nil || seconds > said
 }
 
 // append appends the call's answer object and returns the HTTP status that a

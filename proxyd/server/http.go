@@ -11,7 +11,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -37,7 +39,7 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
 	defer s.recovered(w, client)
 
 	var ok bool
-	if client.Auth, ok, client.Exempt = s.authenticate(r, chi.URLParam(r, "key")); !ok {
+	if client.Auth, ok, client.Exempt = s.authenticate(r, pathKey(r)); !ok {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		s.refuse(w, client, errUnauthorized)
 		return
@@ -77,6 +79,18 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
 		s.count(calls, batch, started)
 	}
 	s.write(w, client, calls, batch)
+}
+
+// pathKey returns the key that stands in the path, "" for none.
+func pathKey(r *http.Request) string {
+	key := chi.URLParam(r, "key")
+	if r.URL.RawPath == "" {
+		return key // chi has read the decoded path
+	}
+	if decoded, err := url.PathUnescape(key); err == nil {
+		return decoded
+	}
+	return key
 }
 
 // healthzMethod is answered with "OK" when it stands alone.
@@ -119,24 +133,27 @@ func (s *Server) serveCalls(ctx context.Context, calls []*jsonrpc.Call) {
 		parts[i].calls = append(parts[i].calls, c)
 	}
 	if len(parts) == 1 {
-		parts[0].target.Handler.ServeRPC(ctx, parts[0].calls)
+		s.ask(ctx, parts[0].target, parts[0].calls)
 		return
 	}
 	var wg sync.WaitGroup
 	for _, p := range parts {
-		wg.Go(func() {
-			defer func() {
-				if v := recover(); v != nil {
-					s.logPanic(v, p.calls[0].Client)
-					for _, c := range jsonrpc.Pending(p.calls) {
-						c.Err = errInternal
-					}
-				}
-			}()
-			p.target.Handler.ServeRPC(ctx, p.calls)
-		})
+		wg.Go(func() { s.ask(ctx, p.target, p.calls) })
 	}
 	wg.Wait()
+}
+
+// ask has calls answered. A panic ends those that it left open.
+func (s *Server) ask(ctx context.Context, target *Target, calls []*jsonrpc.Call) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.logPanic(v, calls[0].Client)
+			for _, c := range jsonrpc.Pending(calls) {
+				c.Err = errInternal
+			}
+		}
+	}()
+	target.Handler.ServeRPC(ctx, calls)
 }
 
 // readBody reads the whole body, decompressed, up to the limit.
@@ -144,27 +161,42 @@ func (s *Server) readBody(r *http.Request) ([]byte, error) {
 	if r.ContentLength > s.opts.MaxBody {
 		return nil, errBodyTooLarge
 	}
-	src := io.Reader(io.LimitReader(r.Body, s.opts.MaxBody+1))
 	var buf bytes.Buffer
 	if r.ContentLength > 0 {
-		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+		// A length alone is no reason to take much memory.
+		buf.Grow(int(min(r.ContentLength, maxUnread)) + bytes.MinRead)
 	}
-	_, err := buf.ReadFrom(src)
+	_, err := buf.ReadFrom(io.LimitReader(r.Body, s.opts.MaxBody+1))
+	if clientLeft(r, err) {
+		return nil, context.Canceled
+	}
 	body := buf.Bytes()
-	if err == nil && strings.EqualFold(r.Header.Get("Content-Encoding"), "gzip") && isGzip(body) {
+	if err == nil && int64(len(body)) <= s.opts.MaxBody && strings.EqualFold(r.Header.Get("Content-Encoding"), "gzip") && isGzip(body) {
 		body, err = inflate(body, s.opts.MaxBody)
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, errBodyTimeout
-	case err != nil && r.Context().Err() != nil:
-		return nil, context.Cause(r.Context())
 	case err != nil:
 		return nil, jsonrpc.ErrParse
 	case int64(len(body)) > s.opts.MaxBody:
 		return nil, errBodyTooLarge
 	}
 	return body, nil
+}
+
+// maxUnread is the most memory in bytes that is set aside for a body before it
+// has come.
+const maxUnread = 64 << 10
+
+// clientLeft reports whether a body ended early because its client is gone, and
+// not for its form.
+func clientLeft(r *http.Request, err error) bool {
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	var broken *net.OpError
+	return r.Context().Err() != nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &broken)
 }
 
 // isGzip tells a compressed body from a plain one that is only marked so, which
@@ -214,9 +246,6 @@ func (s *Server) write(w http.ResponseWriter, client *jsonrpc.Client, calls []*j
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(out)))
 	s.served(h, calls)
-	if s.opts.Gzip {
-		h.Del("Content-Length") // the compressor knows better
-	}
 	w.WriteHeader(status)
 	_, _ = w.Write(out) // a client that has left
 	s.opts.Metrics.httpStatuses.WithLabelValues(strconv.Itoa(status)).Inc()

@@ -6,6 +6,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"path"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -61,7 +64,7 @@ type Options struct {
 	Log     *slog.Logger
 }
 
-// CORS says which web pages may ask.
+// CORS says which web pages may ask; without Origins none may.
 type CORS struct {
 	Origins, Methods, Headers []string
 	MaxAge                    time.Duration
@@ -122,12 +125,38 @@ func New(o Options) *Server {
 	r.Get("/health", s.healthz)
 	r.Get("/readyz", s.readyz)
 	r.Get("/ready", s.readyz)
+	r.NotFound(notFound)
+	s.handler = r
+	if len(o.CORS.Origins) == 0 {
+		return s // the library takes none for all
+	}
 	s.handler = cors.New(cors.Options{
 		AllowedOrigins: o.CORS.Origins, AllowedMethods: o.CORS.Methods, AllowedHeaders: o.CORS.Headers,
 		ExposedHeaders: []string{"X-Request-Id", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"},
 		MaxAge:         int(o.CORS.MaxAge.Seconds()),
 	}).Handler(r)
 	return s
+}
+
+// notFound sends a path with empty segments to the one without, as the
+// incumbent's router.
+func notFound(w http.ResponseWriter, r *http.Request) {
+	if strings.Contains(r.URL.Path, "//") {
+		to := url.URL{Path: collapsed(r.URL.Path), RawQuery: r.URL.RawQuery}
+		w.Header().Set("Location", to.String())
+		w.WriteHeader(http.StatusMovedPermanently)
+		return
+	}
+	http.NotFound(w, r)
+}
+
+// collapsed returns a path without its empty segments.
+func collapsed(p string) string {
+	clean := path.Clean(p)
+	if strings.HasSuffix(p, "/") && clean != "/" {
+		clean += "/"
+	}
+	return clean
 }
 
 // Drain makes the health checks fail, so that load balancers look elsewhere.
