@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,32 +54,35 @@ type Attempt struct {
 	label     string
 	started   time.Time
 	flight    flight
-	cancel    context.CancelCauseFunc
 	abandoned atomic.Bool
 	settled   atomic.Bool
+
+	mu    sync.Mutex
+	cause error // why the attempt was canceled
+	live  []exchange
+	// ctx is made when something needs one.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
 }
 
 // Begin starts an attempt and sends it to done when it has ended; done must have
 // room. Every attempt must be given to Settle, or abandoned.
 func (b *Backend) Begin(calls []*jsonrpc.Call, try Try, done chan<- *Attempt) *Attempt {
-	ctx, cancel := context.WithCancelCause(b.base)
 	a := &Attempt{
 		Backend: b, Calls: calls, Results: make([]Result, len(calls)),
-		try: try, label: attemptLabel(calls), started: time.Now(), cancel: cancel,
+		try: try, label: attemptLabel(calls), started: time.Now(),
 	}
 	a.whole = try.Timeout >= b.opts.ResponseTimeout
 	a.try.Timeout = min(try.Timeout, b.opts.ResponseTimeout)
 	a.flight = flight{suspected: make(chan struct{}), trial: try.Trial}
-	if !b.enter() {
-		cancel(errClosed)
+	if !b.enter(a) {
 		a.fail(a.Calls, a.Results, &Error{Backend: b.opts.Name, Kind: Canceled, cause: errClosed})
 		done <- a
 		return a
 	}
 	go func() {
-		defer b.attempts.Done()
-		defer cancel(nil)
-		a.run(ctx)
+		defer b.leave(a)
+		a.run()
 		done <- a
 		if a.abandoned.Load() {
 			a.Settle(false)
@@ -91,7 +95,59 @@ func (b *Backend) Begin(calls []*jsonrpc.Call, try Try, done chan<- *Attempt) *A
 func (a *Attempt) Suspected() <-chan struct{} { return a.flight.suspected }
 
 // Cancel ends the attempt without a verdict about the backend.
-func (a *Attempt) Cancel(cause error) { a.cancel(cause) }
+func (a *Attempt) Cancel(cause error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cause != nil {
+		return
+	}
+	a.cause = cause
+	if a.cancel != nil {
+		a.cancel(cause)
+	}
+	for _, x := range a.live {
+		x.interrupt(cause)
+	}
+}
+
+// canceled returns why the attempt was canceled, nil when it was not.
+func (a *Attempt) canceled() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cause
+}
+
+// context returns a context that ends with the attempt's cancellation.
+func (a *Attempt) context() context.Context {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ctx == nil {
+		a.ctx, a.cancel = context.WithCancelCause(context.Background())
+		if a.cause != nil {
+			a.cancel(a.cause)
+		}
+	}
+	return a.ctx
+}
+
+// attach lets a cancellation reach an exchange. It returns false when it has
+// come already.
+func (a *Attempt) attach(x exchange) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cause == nil {
+		a.live = append(a.live, x)
+	}
+	return a.cause == nil
+}
+
+func (a *Attempt) detach(x exchange) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if i := slices.Index(a.live, x); i >= 0 {
+		a.live = slices.Delete(a.live, i, i+1)
+	}
+}
 
 // Abandon says that nobody waits for the attempt any more. It is canceled,
 // unless the backend is suspect: then it goes on until the first byte or its
@@ -102,7 +158,7 @@ func (a *Attempt) Abandon() {
 	case <-a.flight.suspected:
 	default:
 		if !a.try.Finish {
-			a.cancel(errAbandoned)
+			a.Cancel(errAbandoned)
 		}
 	}
 }
@@ -137,7 +193,7 @@ func (a *Attempt) Settle(blame bool) {
 }
 
 // run makes the exchange and reports what is certain at once.
-func (a *Attempt) run(ctx context.Context) {
+func (a *Attempt) run() {
 	b := a.Backend
 	defer func() {
 		if p := recover(); p != nil {
@@ -149,7 +205,7 @@ func (a *Attempt) run(ctx context.Context) {
 	}()
 	// The wait for a slot is the gateway's own matter: neither the backend's
 	// time nor a reason to call it silent.
-	if err := b.opts.Slots.acquire(ctx); err != nil {
+	if err := b.opts.Slots.acquire(a); err != nil {
 		e := &Error{Backend: b.opts.Name, Kind: Canceled, cause: err}
 		if errors.Is(err, ErrOverloaded) {
 			e.Kind = Overloaded
@@ -165,14 +221,14 @@ func (a *Attempt) run(ctx context.Context) {
 		a.flight.overdue = a.started.Add(b.health.expect(a.label))
 	}
 	b.flights.add(&a.flight)
-	a.exchange(ctx, a.Calls, a.Results)
+	a.ask(a.Calls, a.Results)
 }
 
-// exchange asks for calls, in as many parts as the backend is known to need.
-func (a *Attempt) exchange(ctx context.Context, calls []*jsonrpc.Call, results []Result) {
+// ask asks for calls, in as many parts as the backend is known to need.
+func (a *Attempt) ask(calls []*jsonrpc.Call, results []Result) {
 	parts := a.Backend.batchCap.split(calls)
 	if len(parts) == 1 {
-		if !a.post(ctx, calls, results) {
+		if !a.post(calls, results) {
 			return
 		}
 		a.Backend.batchCap.refused(len(calls))
@@ -194,7 +250,7 @@ func (a *Attempt) exchange(ctx context.Context, calls []*jsonrpc.Call, results [
 					a.fail(part, results, &Error{Backend: a.Backend.opts.Name, Kind: Invalid, Wrote: true, cause: errors.New("internal error")})
 				}
 			}()
-			a.exchange(ctx, part, results)
+			a.ask(part, results)
 		})
 	}
 	wg.Wait()
@@ -202,10 +258,10 @@ func (a *Attempt) exchange(ctx context.Context, calls []*jsonrpc.Call, results [
 
 // post makes one HTTP exchange. It reports whether the backend refused the
 // batch for its size or for being a batch.
-func (a *Attempt) post(ctx context.Context, calls []*jsonrpc.Call, results []Result) (refused bool) {
+func (a *Attempt) post(calls []*jsonrpc.Call, results []Result) (refused bool) {
 	b := a.Backend
 	first := b.ids.Add(uint64(len(calls))) - uint64(len(calls)) + 1
-	reply, e := a.roundTrip(ctx, appendBody(calls, first), calls)
+	reply, e := a.roundTrip(appendBody(calls, first), calls)
 	if e != nil {
 		a.fail(calls, results, e)
 		return false

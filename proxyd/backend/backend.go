@@ -39,6 +39,8 @@ type Options struct {
 	StripTrailingXFF bool
 	// ProxyIP is appended to X-Forwarded-For; "" for nothing.
 	ProxyIP string
+	// HTTP2 uses net/http's Transport, which speaks HTTP/2 where TLS offers it.
+	HTTP2 bool
 	// Gzip asks for compressed answers.
 	Gzip bool
 
@@ -93,6 +95,8 @@ type Backend struct {
 	header    http.Header
 	host      string // Host header when configured
 	transport transport
+	pool      *pool  // nil where the transport is used
+	head      []byte // of every request through the pool
 	redact    *redactor
 	health    health
 	flights   flights
@@ -103,22 +107,35 @@ type Backend struct {
 	labels    codeLabels
 	lines     LineLimit
 
-	// base outlives calls: attempts that nobody waits for any more run on it.
-	base     context.Context
-	stop     context.CancelFunc
+	// running are the attempts under way; they may outlive their calls.
 	attempts sync.WaitGroup
 	closing  sync.Mutex
+	running  map[*Attempt]struct{}
 	closed   bool
 }
 
 // enter counts a new attempt; it returns false once the backend is closed.
-func (b *Backend) enter() bool {
+func (b *Backend) enter(a *Attempt) bool {
 	b.closing.Lock()
 	defer b.closing.Unlock()
 	if !b.closed {
 		b.attempts.Add(1)
+		b.running[a] = struct{}{}
 	}
 	return !b.closed
+}
+
+// leave ends an attempt that entered.
+func (b *Backend) leave(a *Attempt) {
+	b.closing.Lock()
+	delete(b.running, a)
+	b.closing.Unlock()
+	a.mu.Lock()
+	if a.cancel != nil {
+		a.cancel(nil)
+	}
+	a.mu.Unlock()
+	b.attempts.Done()
 }
 
 // New builds a backend. It neither dials nor starts anything; Close releases
@@ -147,7 +164,8 @@ func New(o Options) (*Backend, error) {
 	if o.MaxRPS > 0 {
 		b.tokens = rate.NewLimiter(rate.Limit(o.MaxRPS), max(1, int(o.MaxRPS)))
 	}
-	b.base, b.stop = context.WithCancel(context.Background())
+	b.running = make(map[*Attempt]struct{})
+	b.openPool()
 	o.Metrics.watch(b)
 	return b, nil
 }
@@ -223,11 +241,16 @@ func (b *Backend) Redact(text string) string { return b.redact.text(text) }
 func (b *Backend) Close() {
 	b.closing.Lock()
 	b.closed = true
+	for a := range b.running {
+		a.Cancel(errClosed)
+	}
 	b.closing.Unlock()
-	b.stop()
 	b.attempts.Wait()
 	b.flights.close()
 	b.transport.close()
+	if b.pool != nil {
+		b.pool.close()
+	}
 	b.opts.Metrics.forget(b)
 }
 
@@ -252,7 +275,7 @@ func NewSlots(n int, wait time.Duration) *Slots {
 }
 
 // acquire takes a slot, or returns ErrOverloaded or the context's error.
-func (s *Slots) acquire(ctx context.Context) error {
+func (s *Slots) acquire(a *Attempt) error {
 	if s == nil {
 		return nil
 	}
@@ -261,6 +284,7 @@ func (s *Slots) acquire(ctx context.Context) error {
 		return nil
 	default:
 	}
+	ctx := a.context()
 	t := time.NewTimer(s.wait)
 	defer t.Stop()
 	select {

@@ -1,7 +1,6 @@
 package backend
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -101,19 +100,24 @@ func (e *Error) outcome() classify.Outcome {
 
 var errResponseTimeout = errors.New("no answer within the response timeout")
 
-// transportError tells a failed exchange apart.
-func transportError(ctx context.Context, name string, wrote bool, err error) *Error {
+// transportError tells a failed exchange apart. canceled is why the gateway ended
+// it itself, nil when it did not.
+func transportError(canceled error, name string, wrote bool, err error) *Error {
 	e := &Error{Backend: name, Kind: Network, Wrote: wrote, cause: err}
 	var timeout net.Error
-	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, errResponseTimeout):
+	var dial *net.OpError
+	switch {
+	case canceled != nil:
+		e.Kind, e.cause = Canceled, canceled
+	case errors.Is(err, errResponseTimeout):
 		e.Kind, e.cause = Timeout, errResponseTimeout
-	case cause != nil:
-		e.Kind, e.cause = Canceled, cause
 	case errors.Is(err, syscall.ECONNREFUSED):
 		e.Kind = Refused
 	case errors.As(err, &timeout) && timeout.Timeout():
-		e.Kind, e.Whole = Timeout, true
+		e.Kind = Timeout
+		if e.Whole = errors.As(err, &dial) && dial.Op == "dial"; !e.Whole {
+			e.cause = errResponseTimeout
+		}
 	}
 	return e
 }

@@ -1,16 +1,12 @@
 package backend
 
 import (
-	"bytes"
 	"compress/gzip"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"gateway.internal/proxyd/jsonrpc"
@@ -23,42 +19,70 @@ type reply struct {
 	retryAfter time.Duration
 }
 
+// exchange is one request and its answer over HTTP.
+type exchange interface {
+	// do sends the body of a request and returns the answer's head.
+	do(body []byte) (*http.Response, error)
+	// extend starts the timeout anew, for the next piece of the answer's body.
+	extend()
+	// finish releases the connection; whole says that the body was read to its
+	// end. It is called once, also without an answer.
+	finish(res *http.Response, whole bool)
+	// interrupt makes do and reads of the body return at once.
+	interrupt(cause error)
+	// written reports whether bytes of the request may have gone out.
+	written() bool
+}
+
+// newExchange returns the exchange for calls.
+func (a *Attempt) newExchange(calls []*jsonrpc.Call) exchange {
+	if a.Backend.pool == nil {
+		return &standard{a: a, calls: calls}
+	}
+	return &pooled{a: a, calls: calls, pool: a.Backend.pool, timeout: a.try.Timeout, repeat: onlyReads(calls)}
+}
+
+func onlyReads(calls []*jsonrpc.Call) bool {
+	for _, c := range calls {
+		if c.Row.Class != jsonrpc.Read {
+			return false
+		}
+	}
+	return true
+}
+
 // roundTrip posts body and reads the whole answer. The attempt's timeout runs to
 // the head of the answer and then starts again with each piece of the body.
-func (a *Attempt) roundTrip(ctx context.Context, body []byte, calls []*jsonrpc.Call) (*reply, *Error) {
+func (a *Attempt) roundTrip(body []byte, calls []*jsonrpc.Call) (r *reply, failure *Error) {
 	b := a.Backend
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	timer := time.AfterFunc(a.try.Timeout, func() { cancel(errResponseTimeout) })
-	defer timer.Stop()
-
-	var wrote atomic.Bool
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }})
-	req := (&http.Request{
-		Method: http.MethodPost, URL: b.url, Host: b.host, Header: b.requestHeader(calls),
-		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
-		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
-		Proto:   "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}).WithContext(traced)
-
+	x := a.newExchange(calls)
+	if !a.attach(x) {
+		return nil, &Error{Backend: b.opts.Name, Kind: Canceled, cause: a.canceled()}
+	}
+	var res *http.Response
+	whole := false
+	defer func() {
+		a.detach(x)
+		x.finish(res, whole)
+	}()
 	failed := func(err error) *Error {
-		e := transportError(ctx, b.opts.Name, wrote.Load(), redactedError{b.redact, err})
+		e := transportError(a.canceled(), b.opts.Name, x.written(), redactedError{b.redact, err})
 		e.Heard = b.health.heard.Load() > a.started.UnixNano()
 		if e.Kind == Timeout {
 			e.Whole = a.whole || e.Whole
 		}
 		return e
 	}
-	res, err := b.transport.current(a.started).RoundTrip(req)
+	res, err := x.do(body)
 	if err != nil {
 		return nil, failed(err)
 	}
-	defer res.Body.Close()
-	b.health.noteHeard(time.Now())
+	now := time.Now()
+	b.health.noteHeard(now)
 	b.opts.Metrics.status(a, calls, res.StatusCode)
-	r := &reply{status: res.StatusCode, retryAfter: retryAfter(res.Header, time.Now())}
+	r = &reply{status: res.StatusCode, retryAfter: retryAfter(res.Header, now)}
 	if a.abandoned.Load() && !a.try.Finish {
-		cancel(errAbandoned)
+		a.Cancel(errAbandoned)
 		return nil, failed(errAbandoned)
 	}
 	broken := func(err error) *Error {
@@ -73,7 +97,7 @@ func (a *Attempt) roundTrip(ctx context.Context, body []byte, calls []*jsonrpc.C
 	if !b.allowed(r.status) {
 		limit = min(limit, 64<<10) // only a text to look at
 	}
-	var src io.Reader = &progress{r: res.Body, a: a, timer: timer}
+	var src io.Reader = &progress{r: res.Body, a: a, x: x}
 	size := res.ContentLength
 	if strings.EqualFold(res.Header.Get("Content-Encoding"), "gzip") {
 		switch src, err = gzip.NewReader(src); {
@@ -87,6 +111,7 @@ func (a *Attempt) roundTrip(ctx context.Context, body []byte, calls []*jsonrpc.C
 	r.body, err = readAll(src, size, limit)
 	switch {
 	case err == nil:
+		whole = true
 		return r, nil
 	case errors.Is(err, errTooLarge) && !b.allowed(r.status):
 		return r, nil
@@ -98,15 +123,8 @@ func (a *Attempt) roundTrip(ctx context.Context, body []byte, calls []*jsonrpc.C
 
 // requestHeader returns the header for calls of one client.
 func (b *Backend) requestHeader(calls []*jsonrpc.Call) http.Header {
-	client := calls[0].Client
-	read := true
-	for _, c := range calls {
-		read = read && c.Row.Class == jsonrpc.Read
-	}
-	forwarded, signature := "", ""
-	if client != nil {
-		forwarded, signature = b.forwardedFor(client.ForwardedFor), client.OptimismSignature
-	}
+	read := onlyReads(calls)
+	forwarded, signature := b.fromClient(calls[0].Client)
 	if forwarded == "" && signature == "" && !read {
 		return b.header
 	}
@@ -114,10 +132,10 @@ func (b *Backend) requestHeader(calls []*jsonrpc.Call) http.Header {
 	for name, values := range b.header {
 		h[name] = values
 	}
-	if _, configured := b.header["X-Forwarded-For"]; forwarded != "" && !configured {
+	if forwarded != "" {
 		h["X-Forwarded-For"] = []string{forwarded}
 	}
-	if _, configured := b.header["X-Optimism-Signature"]; signature != "" && !configured {
+	if signature != "" {
 		h["X-Optimism-Signature"] = []string{signature}
 	}
 	if read {
@@ -126,6 +144,21 @@ func (b *Backend) requestHeader(calls []*jsonrpc.Call) http.Header {
 		h["X-Idempotency-Key"] = nil
 	}
 	return h
+}
+
+// fromClient returns what of a client goes upstream, where the configuration
+// says nothing else.
+func (b *Backend) fromClient(client *jsonrpc.Client) (forwarded, signature string) {
+	if client == nil {
+		return "", ""
+	}
+	if _, configured := b.header["X-Forwarded-For"]; !configured {
+		forwarded = b.forwardedFor(client.ForwardedFor)
+	}
+	if _, configured := b.header["X-Optimism-Signature"]; !configured {
+		signature = client.OptimismSignature
+	}
+	return forwarded, signature
 }
 
 // forwardedFor returns the X-Forwarded-For value to send.
@@ -151,17 +184,17 @@ type redactedError struct {
 func (e redactedError) Error() string { return e.redact.text(e.err.Error()) }
 func (e redactedError) Unwrap() error { return e.err }
 
-// progress starts a timer again with each piece that is read, as long as anybody
-// waits for the attempt, and notes that the backend was heard.
+// progress gives each piece of a body its time, as long as anybody waits for the
+// attempt, and notes that the backend was heard.
 type progress struct {
-	r     io.Reader
-	a     *Attempt
-	timer *time.Timer
+	r io.Reader
+	a *Attempt
+	x exchange
 }
 
 func (p *progress) Read(b []byte) (int, error) {
 	if !p.a.abandoned.Load() {
-		p.timer.Reset(p.a.try.Timeout)
+		p.x.extend()
 	}
 	n, err := p.r.Read(b)
 	if n > 0 {
