@@ -157,8 +157,8 @@ func (a *App) serve(name, addr string, srv *http.Server) (net.Addr, error) {
 	srv.Handler = calls
 	srv.BaseContext = func(net.Listener) context.Context { return calls.base }
 	srv.MaxHeaderBytes = 64 << 10
-	if srv.ReadHeaderTimeout == 0 && name != "rpc" {
-		srv.ReadHeaderTimeout = 10 * time.Second
+	if name != "rpc" {
+		srv.ReadHeaderTimeout, srv.ReadTimeout, srv.IdleTimeout = 10*time.Second, 30*time.Second, 620*time.Second
 	}
 	srv.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
 	a.serving.Go(func() {

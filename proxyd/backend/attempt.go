@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,8 +24,9 @@ type Result struct {
 
 // Try says how an attempt is to be made.
 type Try struct {
-	// Timeout bounds the wait for the head of the answer. It is cut to the
-	// backend's response timeout.
+	// Timeout is the attempt's share of the call's time. The wait for the head
+	// of the answer, and for each piece of it, is cut to the backend's response
+	// timeout.
 	Timeout time.Duration
 	// Group is the asking group's name, noted on answers.
 	Group string
@@ -52,7 +53,9 @@ type Attempt struct {
 	try       Try
 	whole     bool // the timeout is the backend's own
 	label     string
+	share     time.Duration
 	started   time.Time
+	ends      time.Time // of the share
 	flight    flight
 	abandoned atomic.Bool
 	settled   atomic.Bool
@@ -72,7 +75,7 @@ func (b *Backend) Begin(calls []*jsonrpc.Call, try Try, done chan<- *Attempt) *A
 		Backend: b, Calls: calls, Results: make([]Result, len(calls)),
 		try: try, label: attemptLabel(calls), started: time.Now(),
 	}
-	a.whole = try.Timeout >= b.opts.ResponseTimeout
+	a.whole, a.share = try.Timeout >= b.opts.ResponseTimeout, try.Timeout
 	a.try.Timeout = min(try.Timeout, b.opts.ResponseTimeout)
 	a.flight = flight{suspected: make(chan struct{}), trial: try.Trial}
 	if !b.enter(a) {
@@ -216,6 +219,7 @@ func (a *Attempt) run() {
 	}
 	defer b.opts.Slots.release()
 	a.started = time.Now()
+	a.ends = a.started.Add(a.share)
 	a.flight.started = a.started
 	if a.try.Watched {
 		a.flight.overdue = a.started.Add(b.health.expect(a.label))
@@ -224,15 +228,31 @@ func (a *Attempt) run() {
 	a.ask(a.Calls, a.Results)
 }
 
+// refusal says why a backend did not look at a batch.
+type refusal uint8
+
+const (
+	notRefused refusal = iota
+	// tooMuch: the body was too large for it, which says nothing about how many
+	// small calls it takes.
+	tooMuch
+	// tooMany: it takes fewer calls at once, or no batches at all.
+	tooMany
+)
+
 // ask asks for calls, in as many parts as the backend is known to need.
 func (a *Attempt) ask(calls []*jsonrpc.Call, results []Result) {
 	parts := a.Backend.batchCap.split(calls)
 	if len(parts) == 1 {
-		if !a.post(calls, results) {
+		switch a.post(calls, results) {
+		case notRefused:
 			return
+		case tooMuch:
+			parts = [][]*jsonrpc.Call{calls[:len(calls)/2], calls[len(calls)/2:]}
+		case tooMany:
+			a.Backend.batchCap.refused(len(calls))
+			parts = a.Backend.batchCap.split(calls)
 		}
-		a.Backend.batchCap.refused(len(calls))
-		parts = a.Backend.batchCap.split(calls)
 	}
 	clear(results)
 	const atOnce = 8
@@ -256,36 +276,49 @@ func (a *Attempt) ask(calls []*jsonrpc.Call, results []Result) {
 	wg.Wait()
 }
 
-// post makes one HTTP exchange. It reports whether the backend refused the
-// batch for its size or for being a batch.
-func (a *Attempt) post(calls []*jsonrpc.Call, results []Result) (refused bool) {
+// post makes one HTTP exchange. It reports whether the backend refused the batch
+// as a batch.
+func (a *Attempt) post(calls []*jsonrpc.Call, results []Result) refusal {
 	b := a.Backend
 	first := b.ids.Add(uint64(len(calls))) - uint64(len(calls)) + 1
-	reply, e := a.roundTrip(appendBody(calls, first), calls)
+	body := appendBody(calls, first)
+	reply, e := a.roundTrip(body, calls)
 	if e != nil {
 		a.fail(calls, results, e)
-		return false
+		return notRefused
 	}
-	if !b.allowed(reply.status) {
+	refused := a.read(reply, calls, results, first)
+	if refused == tooMuch && len(body) < smallBody {
+		refused = tooMany
+	}
+	return refused
+}
+
+// smallBody is a request body in bytes that is too large for nobody.
+const smallBody = 4 << 10
+
+// read gives what came back to the calls.
+func (a *Attempt) read(reply *reply, calls []*jsonrpc.Call, results []Result, first uint64) refusal {
+	if !a.Backend.allowed(reply.status) {
 		return a.readFailure(reply, calls, results, first)
 	}
 	if len(calls) == 1 {
 		r, err := jsonrpc.ParseReply(reply.body)
 		a.readOne(reply, calls[0], &results[0], r, first, err)
-		return false
+		return notRefused
 	}
 	replies, single, err := jsonrpc.ParseReplies(reply.body, len(calls))
 	switch {
-	case err != nil && reply.status == 413:
-		return true
+	case err != nil && reply.status == http.StatusRequestEntityTooLarge:
+		return tooMuch
 	case err != nil:
 		a.fail(calls, results, a.invalid(reply, err))
-		return false
+		return notRefused
 	case single:
 		return a.readSingle(reply, calls, results, replies[0])
 	}
 	a.readBatch(reply, calls, results, replies, first)
-	return false
+	return notRefused
 }
 
 func appendBody(calls []*jsonrpc.Call, first uint64) []byte {
@@ -306,181 +339,6 @@ func appendBody(calls []*jsonrpc.Call, first uint64) []byte {
 		body = jsonrpc.AppendRequest(body, c, first+uint64(i))
 	}
 	return append(body, ']')
-}
-
-// readOne takes the reply to one call.
-func (a *Attempt) readOne(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.Reply, id uint64, err error) {
-	if err == nil && !isReplyTo(r, id) {
-		err = errors.New("invalid answer: the id is not the one asked with")
-	}
-	if err != nil {
-		a.fail1(c, result, a.invalid(reply, err))
-		return
-	}
-	a.take(reply, c, result, r, scopeOf([]*jsonrpc.Call{c}))
-}
-
-// isReplyTo reports whether r answers the request with the given id. An error
-// may come with no id: then it belongs to the only call on the connection.
-func isReplyTo(r jsonrpc.Reply, id uint64) bool {
-	if r.Error != nil && (r.ID == nil || string(r.ID) == "null") {
-		return true
-	}
-	got, ok := jsonrpc.ReplyID(r.ID)
-	return ok && got == id
-}
-
-// readSingle takes a single object that came for a batch. An error is the answer
-// to each of its calls, unless it says that the batch was too much.
-func (a *Attempt) readSingle(reply *reply, calls []*jsonrpc.Call, results []Result, r jsonrpc.Reply) (refused bool) {
-	if r.Error == nil {
-		a.fail(calls, results, a.invalid(reply, errors.New("invalid answer: one object for a batch")))
-		return false
-	}
-	if e, err := jsonrpc.ParseError(r.Error); err == nil && refusesBatch(reply.status, e.Message, calls) {
-		return true
-	}
-	about := scopeOf(calls)
-	for i, c := range calls {
-		a.take(reply, c, &results[i], r, about)
-	}
-	return false
-}
-
-// scope is what an error is about: one call, or a whole batch.
-type scope struct {
-	// label is the method, Batched for a batch.
-	label string
-	// params is the text that the request may have brought into the error's.
-	params []byte
-}
-
-func scopeOf(calls []*jsonrpc.Call) scope {
-	about := scope{label: attemptLabel(calls), params: calls[0].Params}
-	if len(calls) > 1 {
-		about.params = nil
-		for _, c := range calls {
-			about.params = append(append(about.params, c.Params...), '\n')
-		}
-	}
-	return about
-}
-
-// refusesBatch reports whether an error speaks of the batch rather than of what
-// is in it.
-func refusesBatch(status int, message string, calls []*jsonrpc.Call) bool {
-	if status == 413 {
-		return true
-	}
-	if !strings.Contains(strings.ToLower(message), "batch") {
-		return false
-	}
-	for _, c := range calls {
-		if strings.Contains(strings.ToLower(string(c.Params)), "batch") {
-			return false // an echo of what the client sent
-		}
-	}
-	return true
-}
-
-// readBatch gives each reply to the call with its id.
-func (a *Attempt) readBatch(reply *reply, calls []*jsonrpc.Call, results []Result, replies []jsonrpc.Reply, first uint64) {
-	byCall := make([]*jsonrpc.Reply, len(calls))
-	for i := range replies {
-		r := &replies[i]
-		if r.Error != nil && (r.ID == nil || string(r.ID) == "null") {
-			continue // whose error it is, is unknown: the call without a reply failed
-		}
-		id, ok := jsonrpc.ReplyID(r.ID)
-		if !ok || id < first || id >= first+uint64(len(calls)) || byCall[id-first] != nil {
-			a.fail(calls, results, a.invalid(reply, errors.New("invalid answer: an id that was not asked with, or one twice")))
-			return
-		}
-		byCall[id-first] = r
-	}
-	for i, r := range byCall {
-		if r == nil {
-			a.fail1(calls[i], &results[i], a.invalid(reply, errors.New("invalid answer: no element for this call")))
-			continue
-		}
-		a.take(reply, calls[i], &results[i], *r, scopeOf(calls[i:i+1]))
-	}
-}
-
-// take makes a reply that belongs to the call its result; about is what r
-// speaks of when it is an error.
-func (a *Attempt) take(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.Reply, about scope) {
-	b := a.Backend
-	answer := &jsonrpc.Answer{Backend: b.opts.Name, Group: a.try.Group}
-	if reply.status != 200 && b.allowed(reply.status) {
-		answer.Status = reply.status
-	}
-	if r.Error == nil {
-		if string(r.Result) == "null" && !c.Row.Nullable {
-			a.fail1(c, result, a.invalid(reply, fmt.Errorf("invalid answer: null, which %s cannot answer", c.Label)))
-			return
-		}
-		answer.Result = r.Result
-		*result = Result{Answer: answer}
-		return
-	}
-	e, err := jsonrpc.ParseError(r.Error)
-	if err != nil {
-		a.fail1(c, result, a.invalid(reply, err))
-		return
-	}
-	answer.Error, answer.Code = b.redact.raw(r.Error), e.Code
-	*result = Result{Answer: answer, Outcome: b.opts.Classify.Classify(classify.Evidence{
-		Backend: b.opts.Name, Status: reply.status, RPC: true, Code: e.Code, Message: e.Message, Data: e.Data,
-		Method: c.Method, Params: about.params,
-	})}
-	if result.Outcome.Hold != classify.None {
-		b.health.holdOff(result.Outcome, reply.retryAfter, about.label, a.started, time.Now())
-	}
-	if result.Outcome.Class == "unsupported" && c.Label == c.Method { // not for all that a pattern catches
-		b.missing.add(c.Label)
-	}
-	a.logError(c, reply.status, result, e.Message)
-}
-
-// readFailure takes an HTTP status that carries no answer. A JSON-RPC error in
-// its body that is final for the call is an answer all the same.
-func (a *Attempt) readFailure(reply *reply, calls []*jsonrpc.Call, results []Result, first uint64) (refused bool) {
-	b := a.Backend
-	evidence := classify.Evidence{Backend: b.opts.Name, Status: reply.status, Message: string(reply.body[:min(len(reply.body), 1024)])}
-	if r, err := jsonrpc.ParseReply(reply.body); err == nil && r.Error != nil && (len(calls) > 1 || isReplyTo(r, first)) {
-		if e, err := jsonrpc.ParseError(r.Error); err == nil {
-			if len(calls) > 1 && refusesBatch(reply.status, e.Message, calls) {
-				return true
-			}
-			evidence.RPC, evidence.Code, evidence.Message, evidence.Data = true, e.Code, e.Message, e.Data
-			evidence.Method, evidence.Params = calls[0].Method, calls[0].Params
-			if len(calls) == 1 && b.opts.Classify.Classify(evidence).Elsewhere == classify.No {
-				a.take(reply, calls[0], &results[0], r, scopeOf(calls))
-				return false
-			}
-		}
-	}
-	if len(calls) > 1 && reply.status == 413 {
-		return true
-	}
-	e := &Error{Backend: b.opts.Name, Kind: Status, HTTP: reply.status, Wrote: true, RetryAfter: reply.retryAfter}
-	about := scopeOf(calls)
-	evidence.Params = about.params
-	for i, c := range calls {
-		evidence.Method = c.Method
-		o := b.opts.Classify.Classify(evidence)
-		if o.Elsewhere != classify.Yes {
-			o = classify.Outcome{Class: "server", Sick: true}
-		}
-		o.Elsewhere = classify.Yes
-		results[i] = Result{Err: e, Outcome: o}
-		if i == 0 && o.Hold != classify.None {
-			b.health.holdOff(o, reply.retryAfter, about.label, a.started, time.Now())
-		}
-	}
-	a.logFailure(calls[0], &results[0], len(calls))
-	return false
 }
 
 func (a *Attempt) invalid(reply *reply, err error) *Error {

@@ -70,9 +70,20 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.cause }
 
+// aboutRequest reports whether the backend, or a front before it, refused the
+// request for its size or form. That is the client's doing: other backends may
+// have other limits, and this one is well.
+func (e *Error) aboutRequest() bool {
+	switch e.HTTP {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge:
+		return e.Kind == Invalid || e.Kind == Status
+	}
+	return false
+}
+
 // blamable reports whether the error says something about the backend at all.
 func (e *Error) blamable() bool {
-	return e.Kind != Canceled && e.Kind != Overloaded && e.Kind != TooLarge && e.HTTP != http.StatusTooManyRequests
+	return !e.aboutRequest() && e.Kind != Canceled && e.Kind != Overloaded && e.Kind != TooLarge && e.HTTP != http.StatusTooManyRequests
 }
 
 // atOnce reports whether the failure counts without waiting for another
@@ -91,7 +102,7 @@ func (e *Error) atOnce() bool {
 
 // outcome is what a failure without classification means.
 func (e *Error) outcome() classify.Outcome {
-	o := classify.Outcome{Class: e.Kind.String(), Elsewhere: classify.Yes, Sick: e.blamable(), NothingRan: !e.Wrote}
+	o := classify.Outcome{Class: e.Kind.String(), Elsewhere: classify.Yes, Sick: e.blamable(), NothingRan: !e.Wrote || e.aboutRequest() && e.HTTP != http.StatusBadRequest}
 	if e.Kind == TooLarge {
 		o.Elsewhere = classify.No
 	}

@@ -186,7 +186,7 @@ func (h *health) failed(e *Error, started, now time.Time) {
 	h.opts.Metrics.ejected(h.opts.Name)
 	attrs := []any{"backend", h.opts.Name, "failures_in_row", h.inRow, "seconds", h.opts.OutFor.Seconds()}
 	if e != nil {
-		attrs = append(attrs, "error", slog.StringValue(e.Error()))
+		attrs = append(attrs, "error", slog.StringValue(truncate(e.Error())))
 	}
 	h.opts.Log.Warn("backend out of service", attrs...)
 }

@@ -167,12 +167,13 @@ func (x *pooled) interrupted() error {
 	return x.cause
 }
 
-// extend gives the next piece of the body its time, unless the exchange is over.
-func (x *pooled) extend() {
+// extend gives the next piece of the body its time, unless the exchange is over or
+// the piece is here already.
+func (x *pooled) extend(deadline time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.cause == nil && x.conn != nil && x.conn.reader.Buffered() == 0 {
-		_ = x.conn.SetReadDeadline(time.Now().Add(x.timeout))
+		_ = x.conn.SetReadDeadline(deadline)
 	}
 }
 

@@ -2,11 +2,13 @@ package backend
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/url"
+	"regexp"
 	"slices"
-	"sort"
 	"strings"
 
 	"gateway.internal/proxyd/jsonrpc"
@@ -14,8 +16,7 @@ import (
 
 // redactor knows a backend's secrets and takes them out of texts.
 type redactor struct {
-	secrets  []string
-	replacer *strings.Replacer
+	secrets *regexp.Regexp // nil for none; without regard to case
 }
 
 // newRedactor collects what of the URL, credentials and headers is secret: the
@@ -37,7 +38,11 @@ func newRedactor(u *url.URL, o Options) *redactor {
 	}
 	for _, path := range []string{u.Path, u.EscapedPath()} {
 		for segment := range strings.SplitSeq(path, "/") {
-			add(segment, 8)
+			least := 8 // a shorter one is a word, unless it has a digit
+			if strings.ContainsAny(segment, "0123456789") {
+				least = 5
+			}
+			add(segment, least)
 		}
 		add(strings.Trim(path, "/"), 8)
 	}
@@ -66,33 +71,32 @@ func newRedactor(u *url.URL, o Options) *redactor {
 			add(token, 4)
 		}
 	}
-	r := new(redactor)
-	for secret := range found {
-		r.secrets = append(r.secrets, secret)
+	if len(found) == 0 {
+		return new(redactor)
 	}
+	secrets := slices.Collect(maps.Keys(found))
 	// The longest first, so that no rest of a longer one is left standing.
-	sort.Slice(r.secrets, func(i, j int) bool { return len(r.secrets[i]) > len(r.secrets[j]) })
-	pairs := make([]string, 0, 2*len(r.secrets))
-	for _, secret := range r.secrets {
-		pairs = append(pairs, secret, "***")
+	slices.SortFunc(secrets, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
+	for i, secret := range secrets {
+		secrets[i] = regexp.QuoteMeta(secret)
 	}
-	r.replacer = strings.NewReplacer(pairs...)
-	return r
+	return &redactor{regexp.MustCompile("(?i)" + strings.Join(secrets, "|"))}
 }
 
 var harmlessHeaders = map[string]bool{"content-type": true, "accept": true, "accept-encoding": true, "user-agent": true, "host": true, "x-forwarded-for": true}
 
-func (r *redactor) text(s string) string { return r.replacer.Replace(s) }
-
-func (r *redactor) has(b []byte) bool {
-	return slices.ContainsFunc(r.secrets, func(secret string) bool { return bytes.Contains(b, []byte(secret)) })
+func (r *redactor) text(s string) string {
+	if r.secrets == nil {
+		return s
+	}
+	return r.secrets.ReplaceAllLiteralString(s, "***")
 }
 
 // raw takes the secrets out of the strings in the JSON value b, however they are
 // escaped, and returns b itself when there are none. The names that make an error
 // object and everything that is no string stay, so that the value stays JSON.
 func (r *redactor) raw(b []byte) []byte {
-	if len(r.secrets) == 0 || !r.has(b) && !bytes.ContainsRune(b, '\\') {
+	if r.secrets == nil || !r.secrets.Match(b) && bytes.IndexByte(b, '\\') < 0 {
 		return b
 	}
 	var out []byte

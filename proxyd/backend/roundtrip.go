@@ -23,8 +23,8 @@ type reply struct {
 type exchange interface {
 	// do sends the body of a request and returns the answer's head.
 	do(body []byte) (*http.Response, error)
-	// extend starts the timeout anew, for the next piece of the answer's body.
-	extend()
+	// extend gives the next piece of the answer's body its time.
+	extend(deadline time.Time)
 	// finish releases the connection; whole says that the body was read to its
 	// end. It is called once, also without an answer.
 	finish(res *http.Response, whole bool)
@@ -33,6 +33,14 @@ type exchange interface {
 	// written reports whether bytes of the request may have gone out.
 	written() bool
 }
+
+// DefaultMaxResponseSize bounds an answer's body when the configuration does not:
+// an answer is held in memory as a whole.
+const DefaultMaxResponseSize = 256 << 20
+
+// maxFailureText is how much is read of a body that is no answer but may say
+// why.
+const maxFailureText = 64 << 10
 
 // newExchange returns the exchange for calls.
 func (a *Attempt) newExchange(calls []*jsonrpc.Call) exchange {
@@ -49,6 +57,17 @@ func onlyReads(calls []*jsonrpc.Call) bool {
 		}
 	}
 	return true
+}
+
+// nextDeadline is when the next piece of a body must have come: every piece has
+// the attempt's timeout anew, but all together no more than the attempt's share
+// of the call's time, so that a trickle does not keep the call from others.
+func (a *Attempt) nextDeadline() time.Time {
+	next := time.Now().Add(a.try.Timeout)
+	if next.After(a.ends) {
+		return a.ends
+	}
+	return next
 }
 
 // roundTrip posts body and reads the whole answer. The attempt's timeout runs to
@@ -90,16 +109,25 @@ func (a *Attempt) roundTrip(body []byte, calls []*jsonrpc.Call) (r *reply, failu
 		e.HTTP = r.status
 		return e
 	}
+	if r.status < 200 {
+		// 101 hands the connection over to another protocol, which nobody asked
+		// for; others were skipped.
+		return nil, a.invalid(r, errors.New("invalid answer: an interim HTTP status"))
+	}
 	limit := b.opts.MaxResponseSize
 	if limit <= 0 {
-		limit = 1 << 62
+		limit = DefaultMaxResponseSize
 	}
 	if !b.allowed(r.status) {
-		limit = min(limit, 64<<10) // only a text to look at
+		limit = min(limit, maxFailureText)
 	}
 	var src io.Reader = &progress{r: res.Body, a: a, x: x}
 	size := res.ContentLength
-	if strings.EqualFold(res.Header.Get("Content-Encoding"), "gzip") {
+	switch encoding := strings.ToLower(res.Header.Get("Content-Encoding")); {
+	case encoding == "" || encoding == "identity":
+	case encoding != "gzip": // which comes unasked now and then
+		return nil, a.invalid(r, errors.New("invalid answer: a content encoding that was not asked for"))
+	default:
 		switch src, err = gzip.NewReader(src); {
 		case errors.Is(err, gzip.ErrHeader):
 			return nil, a.invalid(r, fmt.Errorf("invalid answer: %w", err))
@@ -194,7 +222,7 @@ type progress struct {
 
 func (p *progress) Read(b []byte) (int, error) {
 	if !p.a.abandoned.Load() {
-		p.x.extend()
+		p.x.extend(p.a.nextDeadline())
 	}
 	n, err := p.r.Read(b)
 	if n > 0 {

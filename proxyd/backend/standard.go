@@ -41,7 +41,7 @@ func (x *standard) do(body []byte) (*http.Response, error) {
 	return res, err
 }
 
-func (x *standard) extend() { x.timer.Reset(x.a.try.Timeout) }
+func (x *standard) extend(deadline time.Time) { x.timer.Reset(time.Until(deadline)) }
 
 func (x *standard) finish(res *http.Response, _ bool) {
 	if res != nil {

@@ -42,16 +42,17 @@ func (t *transport) newPool() *http.Transport {
 		dial = (&net.Dialer{Timeout: t.opts.DialTimeout, KeepAlive: 30 * time.Second}).DialContext
 	}
 	pool := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           dial,
-		TLSClientConfig:       t.opts.TLS.Clone(),
-		TLSHandshakeTimeout:   t.opts.DialTimeout,
-		ForceAttemptHTTP2:     true,
-		DisableCompression:    true, // the attempt asks for and undoes it itself
-		MaxIdleConnsPerHost:   512,
-		IdleConnTimeout:       90 * time.Second,
-		ExpectContinueTimeout: time.Second,
-		ReadBufferSize:        16 << 10,
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dial,
+		TLSClientConfig:        t.opts.TLS.Clone(),
+		TLSHandshakeTimeout:    t.opts.DialTimeout,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // the attempt asks for and undoes it itself
+		MaxIdleConnsPerHost:    512,
+		IdleConnTimeout:        90 * time.Second,
+		ExpectContinueTimeout:  time.Second,
+		ReadBufferSize:         16 << 10,
+		MaxResponseHeaderBytes: maxHead,
 	}
 	return pool
 }

@@ -192,6 +192,7 @@ func (c *Config) setDefaults(defined map[string]bool) {
 		b.ResponseTimeout = b.ResponseTimeoutMS
 	}
 	zero(&b.ResponseTimeout, Duration(5*time.Second))
+	zero(&b.MaxResponseSize, 256<<20)
 	zero(&b.OutOfService, Duration(30*time.Second))
 	zero(&b.MaxDegradedLatency, Duration(5*time.Second))
 	zero(&b.MaxLatency, Duration(10*time.Second))

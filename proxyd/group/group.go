@@ -95,7 +95,7 @@ func New(o Options) (*Group, error) {
 			g.rounds = max(g.rounds, m.MaxRetries())
 		}
 	}
-	g.rounds = max(0, g.rounds)
+	g.rounds = max(0, min(g.rounds, maxRounds))
 	g.strategy = build(o)
 	return g, nil
 }
@@ -110,6 +110,10 @@ func (g *Group) Members() []*Member { return g.opts.Members }
 func (g *Group) Usable() bool {
 	return slices.ContainsFunc(g.opts.Members, func(m *Member) bool { return m.Standing().State <= backend.Trial })
 }
+
+// maxRounds bounds the extra rounds, whatever the configuration says: the time of
+// a call ends long before.
+const maxRounds = 100
 
 // chunksAtOnce bounds the upstream batches of one client batch in flight.
 const chunksAtOnce = 16

@@ -3,6 +3,7 @@ package group
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -353,5 +354,37 @@ func TestAllTrialsTakenByOthersStillServes(t *testing.T) {
 			}
 			all.Wait()
 		}
+	})
+}
+
+func TestRequestThatAFrontRefusesSpeaksAgainstNoBackend(t *testing.T) {
+	for _, status := range []int{400, 413, 414, 431} {
+		inBubble(t, 2, setting{}, func(t *testing.T, w *world) {
+			w.nodes[0].says(status, "<html>refused</html>")
+			for range 6 {
+				w.well("b1")
+			}
+			w.state(0, backend.Well)
+		})
+	}
+}
+
+func TestTrickleDoesNotKeepACallFromTheNextBackend(t *testing.T) {
+	inBubble(t, 2, setting{backend: func(_ int, o *backend.Options) { o.ResponseTimeout = 300 * time.Millisecond }}, func(t *testing.T, w *world) {
+		w.nodes[0].does(func(rw http.ResponseWriter, r *http.Request) {
+			for err := error(nil); err == nil; err = http.NewResponseController(rw).Flush() {
+				io.WriteString(rw, " ")
+				time.Sleep(100 * time.Millisecond)
+			}
+		})
+		for range 3 {
+			c := read()
+			w.do(time.Second, c)
+			if c.Answer == nil || c.Answer.Backend != "b1" {
+				t.Fatalf("answer %v, error %v", c.Answer, c.Err)
+			}
+		}
+		w.state(0, backend.Out)
+		time.Sleep(time.Second) // on the bubble's clock: the handlers notice
 	})
 }

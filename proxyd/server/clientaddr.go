@@ -25,7 +25,7 @@ func (a addressing) client(r *http.Request) (addr netip.Addr, forwarded string, 
 		if len(lines) > 0 && lines[0] != "" {
 			first, _, _ := strings.Cut(lines[0], ",")
 			if addr, ok := parseAddr(strings.TrimSpace(first)); ok {
-				return addr, lines[0], true
+				return addr, forwardable(lines[:1]), true
 			}
 		}
 		return peer, hostOf(peer, havePeer), havePeer
@@ -47,11 +47,33 @@ func (a addressing) client(r *http.Request) (addr netip.Addr, forwarded string, 
 			break
 		}
 	}
-	forwarded = strings.Join(lines, ", ")
-	if forwarded == "" {
+	if forwarded = forwardable(lines); forwarded == "" {
 		forwarded = addr.String()
 	}
 	return addr, forwarded, true
+}
+
+// maxHops is how many entries of a forwarding header go upstream.
+const maxHops = 16
+
+// forwardable returns the first entries of a forwarding header that are
+// addresses. Anything else stays here: a client must not be able to send a
+// provider a header that it refuses, and so make it look ill.
+func forwardable(lines []string) string {
+	var hops []string
+	for _, line := range lines {
+		for hop := range strings.SplitSeq(line, ",") {
+			if hop = strings.TrimSpace(hop); len(hops) < maxHops && isAddr(hop) {
+				hops = append(hops, hop)
+			}
+		}
+	}
+	return strings.Join(hops, ", ")
+}
+
+func isAddr(s string) bool {
+	_, ok := parseAddr(s)
+	return ok
 }
 
 func (a addressing) trusts(addr netip.Addr) bool {

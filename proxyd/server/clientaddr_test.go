@@ -1,6 +1,7 @@
 package server
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
@@ -19,7 +20,7 @@ func TestClientAddress(t *testing.T) {
 	}{
 		{"no header", false, "1.2.3.4:99", nil, "1.2.3.4", "1.2.3.4"},
 		{"first entry", false, "1.2.3.4:99", []string{"5.5.5.5, 6.6.6.6"}, "5.5.5.5", "5.5.5.5, 6.6.6.6"},
-		{"first entry with spaces", false, "1.2.3.4:99", []string{"  5.5.5.5  ,x"}, "5.5.5.5", "  5.5.5.5  ,x"},
+		{"first entry with spaces", false, "1.2.3.4:99", []string{"  5.5.5.5  ,x"}, "5.5.5.5", "5.5.5.5"},
 		{"first line only", false, "1.2.3.4:99", []string{"5.5.5.5", "6.6.6.6"}, "5.5.5.5", "5.5.5.5"},
 		{"entry with a port", false, "1.2.3.4:99", []string{"5.5.5.5:1234"}, "5.5.5.5", "5.5.5.5:1234"},
 		{"garbage", false, "1.2.3.4:99", []string{"garbage"}, "1.2.3.4", "1.2.3.4"},
@@ -46,9 +47,9 @@ func TestClientAddress(t *testing.T) {
 		{"several trusted hops", true, "10.1.1.1:99", []string{"9.9.9.9, 5.5.5.5, 10.2.2.2, 127.0.0.1"}, "5.5.5.5", "9.9.9.9, 5.5.5.5, 10.2.2.2, 127.0.0.1"},
 		{"hops over lines", true, "10.1.1.1:99", []string{"9.9.9.9", "5.5.5.5", "10.2.2.2"}, "5.5.5.5", "9.9.9.9, 5.5.5.5, 10.2.2.2"},
 		{"all trusted", true, "10.1.1.1:99", []string{"10.3.3.3, 10.2.2.2"}, "10.3.3.3", "10.3.3.3, 10.2.2.2"},
-		{"garbage ends the walk", true, "10.1.1.1:99", []string{"9.9.9.9, garbage, 10.2.2.2"}, "10.2.2.2", "9.9.9.9, garbage, 10.2.2.2"},
-		{"garbage at the right", true, "10.1.1.1:99", []string{"9.9.9.9, garbage"}, "10.1.1.1", "9.9.9.9, garbage"},
-		{"empty entry at the right", true, "10.1.1.1:99", []string{"9.9.9.9,"}, "10.1.1.1", "9.9.9.9,"},
+		{"garbage ends the walk", true, "10.1.1.1:99", []string{"9.9.9.9, garbage, 10.2.2.2"}, "10.2.2.2", "9.9.9.9, 10.2.2.2"},
+		{"garbage at the right", true, "10.1.1.1:99", []string{"9.9.9.9, garbage"}, "10.1.1.1", "9.9.9.9"},
+		{"empty entry at the right", true, "10.1.1.1:99", []string{"9.9.9.9,"}, "10.1.1.1", "9.9.9.9"},
 		{"ports of hops", true, "10.1.1.1:99", []string{"5.5.5.5:1, 10.2.2.2:2"}, "5.5.5.5", "5.5.5.5:1, 10.2.2.2:2"},
 		{"mapped trusted peer", true, "[::ffff:10.1.1.1]:99", []string{"5.5.5.5"}, "5.5.5.5", "5.5.5.5"},
 		{"mapped trusted hop", true, "10.1.1.1:99", []string{"5.5.5.5, ::ffff:10.2.2.2"}, "5.5.5.5", "5.5.5.5, ::ffff:10.2.2.2"},
@@ -107,4 +108,35 @@ func FuzzLimitKeyIsAShortAddress(f *testing.F) {
 			t.Errorf("%q became the key %q", s, key)
 		}
 	})
+}
+
+func TestOnlyAddressesOfAForwardingHeaderGoUpstream(t *testing.T) {
+	long := strings.Repeat("9.9.9.9,", 100)
+	for header, want := range map[string]string{
+		"1.2.3.4, 5.6.7.8":                      "1.2.3.4, 5.6.7.8",
+		"1.2.3.4,5.6.7.8:99":                    "1.2.3.4, 5.6.7.8:99",
+		"1.2.3.4, " + strings.Repeat("a", 9000): "1.2.3.4",
+		"1.2.3.4, \xff, unknown, 2001:db8::1":   "1.2.3.4, 2001:db8::1",
+		long:                                    strings.TrimSuffix(strings.Repeat("9.9.9.9, ", maxHops), ", "),
+		"unknown":                               "10.0.0.9",
+	} {
+		r := &http.Request{RemoteAddr: "10.0.0.9:1", Header: http.Header{"X-Forwarded-For": {header}}}
+		_, got, ok := addressing{header: "X-Forwarded-For"}.client(r)
+		if !ok || got != want {
+			t.Errorf("%.40q goes upstream as %q, want %q", header, got, want)
+		}
+	}
+}
+
+func TestSignatureThatNoRelayWroteStaysHere(t *testing.T) {
+	for value, want := range map[string]string{
+		"0xAb:0x12":               "0xAb:0x12",
+		strings.Repeat("a", 9000): "",
+		"a\xffb":                  "",
+		"a\tb":                    "",
+	} {
+		if got := signature(&http.Request{Header: http.Header{"X-Optimism-Signature": {value}}}); got != want {
+			t.Errorf("%.20q goes upstream as %q, want %q", value, got, want)
+		}
+	}
 }

@@ -34,7 +34,7 @@ func sum(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 // asked, who answers, the answer.
 func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
-	client := &jsonrpc.Client{Source: "http", RequestID: requestID(r), Origin: r.Header.Get("Origin"), UserAgent: r.UserAgent(), OptimismSignature: r.Header.Get("X-Optimism-Signature")}
+	client := &jsonrpc.Client{Source: "http", RequestID: requestID(r), Origin: r.Header.Get("Origin"), UserAgent: r.UserAgent(), OptimismSignature: signature(r)}
 	w.Header().Set("X-Request-Id", client.RequestID)
 	defer s.recovered(w, client)
 
@@ -79,6 +79,25 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
 		s.count(calls, batch, started)
 	}
 	s.write(w, client, calls, batch)
+}
+
+// maxSignature is the longest X-Optimism-Signature that goes upstream, in bytes:
+// an address, a colon and 65 bytes in hex take 175.
+const maxSignature = 512
+
+// signature returns the client's X-Optimism-Signature, "" for one that no relay
+// has written.
+func signature(r *http.Request) string {
+	value := r.Header.Get("X-Optimism-Signature")
+	for _, c := range []byte(value) {
+		if c < ' ' || c > '~' {
+			return ""
+		}
+	}
+	if len(value) > maxSignature {
+		return ""
+	}
+	return value
 }
 
 // pathKey returns the key that stands in the path, "" for none.

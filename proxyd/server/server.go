@@ -102,6 +102,7 @@ func New(o Options) *Server {
 	if o.MaxBody <= 0 {
 		o.MaxBody = 256 << 10
 	}
+	o.MaxBody = min(o.MaxBody, 1<<40) // a larger one could not be counted past
 	if o.MaxBatch <= 0 {
 		o.MaxBatch = 100
 	}
