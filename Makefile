@@ -7,7 +7,7 @@ FUZZTIME ?= 10s
 STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 part = ./scripts/part
 
-.PHONY: run build test unit race e2e lint fmt fuzz bench tools clean
+.PHONY: run build test unit race e2e lint fmt fuzz bench microbench tools clean
 
 run: build ## the gateway in front of a small chain of its own
 	$(BIN) demo
@@ -25,7 +25,7 @@ test: ## everything a change must pass; each part prints its time
 	@$(part) --summary
 
 unit: ## tests beside the code
-	$(GO) test ./cmd/... ./proxyd/...
+	$(GO) test ./bench/... ./cmd/... ./proxyd/...
 
 race: ## the same under the race detector
 	$(GO) test -race ./cmd/... ./proxyd/...
@@ -38,17 +38,20 @@ tools: ## geth, anvil, viem and ethers, as pinned
 	@./scripts/install-test-tools
 
 lint: ## gofmt, vet, staticcheck
-	@out=$$(gofmt -l cmd proxyd integration_tests); test -z "$$out" || { echo "not gofmt-clean, run make fmt: $$out" >&2; exit 1; }
+	@out=$$(gofmt -l bench cmd proxyd integration_tests); test -z "$$out" || { echo "not gofmt-clean, run make fmt: $$out" >&2; exit 1; }
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 
 fmt: ## format all Go files
-	gofmt -w cmd proxyd integration_tests
+	gofmt -w bench cmd proxyd integration_tests
 
 fuzz: ## each fuzz target for FUZZTIME
 	@./scripts/fuzz $(FUZZTIME)
 
-bench: ## Go benchmarks of the hot functions
+bench: ## this gateway beside plain proxies, in one run (BENCH_SECONDS=1 for a short one)
+	$(GO) run ./bench
+
+microbench: ## Go benchmarks of the hot functions
 	$(GO) test -run '^$$' -bench . -benchmem ./proxyd/...
 
 clean: ## remove what was built

@@ -1,0 +1,42 @@
+// Package measure is what the load generator found out in one run, as it tells
+// the benchmark.
+package measure
+
+// Result is one run against one gateway.
+type Result struct {
+	// Requests is how many HTTP requests were answered in the window; a batch
+	// is one.
+	Requests int `json:"requests"`
+	// Seconds is how long the window was.
+	Seconds float64 `json:"seconds"`
+	// CPU is the processor time of the gateway in the window in seconds, user
+	// and system, its children included.
+	CPU float64 `json:"cpu_seconds"`
+	// P50, P99 and Max are latencies in microseconds. In an open loop they
+	// count from when a call was due.
+	P50 float64 `json:"p50_us"`
+	P99 float64 `json:"p99_us"`
+	Max float64 `json:"max_us"`
+	// Slow counts calls that took longer than a second.
+	Slow int `json:"slow"`
+	// Failed counts by reason the requests that were seen to fail: refused, cut
+	// off, an HTTP or JSON-RPC error.
+	Failed map[string]int `json:"failed,omitempty"`
+	// Wrong counts by reason the answers that looked well and were not those to
+	// the calls.
+	Wrong map[string]int `json:"wrong,omitempty"`
+	// Sent and Received are the mean sizes of a request's and of an answer's
+	// body in bytes.
+	Sent     float64 `json:"sent_bytes"`
+	Received float64 `json:"received_bytes"`
+	// PerConnection is the gateway's memory for each idle connection in bytes.
+	PerConnection float64 `json:"bytes_per_connection,omitempty"`
+}
+
+// Sum adds up counts.
+func Sum(counts map[string]int) (n int) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}

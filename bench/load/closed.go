@@ -1,0 +1,78 @@
+package main
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gateway.internal/bench/internal/measure"
+)
+
+// Phases of a closed loop.
+const (
+	warming = iota
+	measuring
+	ending
+)
+
+// closedLoop keeps each connection busy: the next request goes out when the
+// answer to the last one has come. Faults count in the warm-up too.
+func closedLoop(o *options, pids []int) (*measure.Result, error) {
+	var phase atomic.Int32
+	var answered atomic.Bool
+	var wg sync.WaitGroup
+	conns := make([]conn, o.connections)
+	tallies := make([]tally, o.connections)
+	for i := range conns {
+		c, t := &conns[i], &tallies[i]
+		c.target = o.target
+		wg.Go(func() {
+			defer c.close()
+			// Deadlines cost time: only large answers and slow gateways get
+			// far with one, so one a second will do.
+			var deadline time.Time
+			for phase.Load() != ending {
+				from := time.Now()
+				renew := c.net == nil || from.After(deadline)
+				if renew {
+					deadline = from.Add(time.Second)
+				}
+				err := c.do(&o.calls, renew)
+				switch {
+				case phase.Load() == measuring:
+					t.add(c, time.Since(from), err)
+					if !answered.Load() {
+						answered.Store(true)
+					}
+				case err != nil:
+					t.fault(err)
+				}
+				if err != nil {
+					time.Sleep(time.Millisecond) // a refused connection must not spin
+				}
+			}
+		})
+	}
+	time.Sleep(o.warmup)
+	m, err := startMeter(pids)
+	if err != nil {
+		return nil, err
+	}
+	phase.Store(measuring)
+	time.Sleep(o.window)
+	// A short window may be over before the first large answer is.
+	for late := time.Now().Add(exchangeTimeout); !answered.Load() && time.Now().Before(late); {
+		time.Sleep(time.Millisecond)
+	}
+	window, cpu, err := m.stop()
+	phase.Store(ending)
+	wg.Wait()
+	if err != nil {
+		return nil, err
+	}
+	var sum tally
+	for i := range tallies {
+		sum.merge(&tallies[i])
+	}
+	return sum.result(window, cpu), nil
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"gateway.internal/bench/internal/measure"
+)
+
+// startUpstreams starts the upstreams of a work and puts them into the setting.
+func (b *bench) startUpstreams(ctx context.Context, w *work, s *setting) (stop func(), err error) {
+	var args []string
+	if w.tls {
+		s.ca = filepath.Join(b.dir, "ca.pem")
+		args = []string{"-tls", s.ca}
+	}
+	listeners := w.listeners
+	if listeners == 0 {
+		listeners = 2
+	}
+	var started []*process
+	stop = func() {
+		for _, p := range started {
+			b.processes.stop(p)
+		}
+	}
+	begin := func(args ...string) error {
+		p, addrs, err := b.upstream(ctx, args...)
+		if err == nil {
+			started = append(started, p)
+			s.upstreams = append(s.upstreams, addrs...)
+		}
+		return err
+	}
+	if w.first != "" {
+		if err := begin("-mode", w.first); err != nil {
+			return nil, err
+		}
+		listeners--
+	}
+	if err := begin(append(args, "-listeners", fmt.Sprint(listeners))...); err != nil {
+		stop()
+		return nil, err
+	}
+	return stop, nil
+}
+
+// upstream starts the upstream program and returns its addresses.
+func (b *bench) upstream(ctx context.Context, args ...string) (*process, []string, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, nil, fmt.Errorf("start upstream: %w", err)
+	}
+	defer r.Close()
+	p, err := b.processes.start("upstream", b.loadCore, w, append([]string{b.program("upstream")}, args...)...)
+	w.Close()
+	if err != nil {
+		return nil, nil, err
+	}
+	_ = r.SetReadDeadline(time.Now().Add(10 * time.Second)) // pipes have deadlines on Linux
+	line, err := bufio.NewReader(r).ReadBytes('\n')
+	var addrs []string
+	if err == nil {
+		err = json.Unmarshal(line, &addrs)
+	}
+	if err != nil {
+		b.processes.stop(p)
+		return nil, nil, fmt.Errorf("upstream does not say its addresses: %w; it said last:\n%s", err, p.stderr.String())
+	}
+	return p, addrs, nil
+}
+
+// load runs the load generator once against a gateway.
+func (b *bench) load(ctx context.Context, w *work, s *server) (*measure.Result, error) {
+	length, warmup := b.length, b.warmup()
+	if w.long > 0 {
+		length = time.Duration(w.long * float64(length))
+	}
+	if w.cold {
+		warmup = 0
+	}
+	args := append([]string{"-target", s.addr, "-pid", fmt.Sprint(s.pid()), "-time", length.String(), "-warmup", warmup.String()}, w.load...)
+	result, err := b.runLoad(ctx, length+warmup, args)
+	if err != nil {
+		return nil, fmt.Errorf("%w; the gateway said last:\n%s", err, s.stderr.String())
+	}
+	return result, nil
+}
+
+// warmup is how long a gateway is asked before each round.
+func (b *bench) warmup() time.Duration {
+	return min(b.length/3, time.Second).Round(time.Millisecond)
+}
+
+// runLoad runs the load generator and reads its result. It may take a minute
+// more than it was told to.
+func (b *bench) runLoad(ctx context.Context, length time.Duration, args []string) (*measure.Result, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("start load: %w", err)
+	}
+	defer r.Close()
+	p, err := b.processes.start("load", b.loadCore, w, append([]string{b.program("load")}, args...)...)
+	w.Close()
+	if err != nil {
+		return nil, err
+	}
+	defer b.processes.stop(p)
+	patience := length + time.Minute
+	select {
+	case <-p.ended:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(patience):
+		return nil, fmt.Errorf("the load generator has not ended after %v", patience)
+	}
+	var result measure.Result
+	if !p.cmd.ProcessState.Success() {
+		return nil, fmt.Errorf("the load generator failed: %s", p.stderr.String())
+	}
+	if err := json.NewDecoder(r).Decode(&result); err != nil {
+		return nil, fmt.Errorf("result of the load generator: %w", err)
+	}
+	return &result, nil
+}

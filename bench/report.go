@@ -1,0 +1,142 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"gateway.internal/bench/internal/measure"
+)
+
+// report is all that was found out.
+type report struct {
+	Machine *machine  `json:"machine"`
+	Rows    []row     `json:"rows"`
+	Targets []verdict `json:"targets"`
+}
+
+// find returns the row of a gateway in a work, nil when it did not take part.
+func (r *report) find(work, gateway string) *row {
+	i := slices.IndexFunc(r.Rows, func(o row) bool { return o.Work == work && o.Gateway == gateway })
+	if i < 0 {
+		return nil
+	}
+	return &r.Rows[i]
+}
+
+// write puts the report into a directory, as Markdown and as JSON.
+func (r *report) write(dir string) error {
+	r.Targets = r.targets()
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "report.json"), append(text, '\n'), 0o644); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "report.md"), []byte(r.Machine.String()+"\n"+r.markdown()), 0o644); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return nil
+}
+
+// markdown is one table of all works and, below it, what went wrong and the
+// targets.
+func (r *report) markdown() string {
+	var b strings.Builder
+	b.WriteString("A request is one HTTP request: a batch is one. CPU is user and system time of the gateway's processes for each.\n\n")
+	b.WriteString("| work | gateway | CPU µs | requests/s | p50 ms | p99 ms | peak MiB | failed | wrong | over 1 s | × HAProxy |\n")
+	b.WriteString("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	last := ""
+	for i := range r.Rows {
+		o := &r.Rows[i]
+		if o.Idle > 0 {
+			continue
+		}
+		title := ""
+		if o.Work != last {
+			title = fmt.Sprintf("%s %s (bodies %.0f → %.0f bytes)", o.Work, o.Title, o.Sent, o.Received)
+		}
+		last = o.Work
+		ratio := "–"
+		if h := r.find(o.Work, nameHAProxy); h != nil && h.CPU > 0 {
+			ratio = fmt.Sprintf("%.2f", o.CPU/h.CPU)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %.0f | %.2f | %.2f | %.0f | %d | %d | %d | %s |\n", title, o.Gateway, figure(o.CPU), o.Rate,
+			o.P50/1000, o.P99/1000, mib(o.Peak), measure.Sum(o.Failed), measure.Sum(o.Wrong), o.Slow, ratio)
+	}
+	r.idleTable(&b)
+	r.faults(&b)
+	r.targetTable(&b)
+	return b.String()
+}
+
+func (r *report) idleTable(b *strings.Builder) {
+	head := "\nMemory is resident memory of the gateway's processes; the kernel's buffers of sockets are not in it.\n\n| j 5,000 idle connections | KiB each | peak MiB | failed | wrong | × bare net/http | × HAProxy |\n|---|--:|--:|--:|--:|--:|--:|\n"
+	for i := range r.Rows {
+		o := &r.Rows[i]
+		if o.Idle <= 0 {
+			continue
+		}
+		b.WriteString(head)
+		head = ""
+		ratio := func(other string) string {
+			if h := r.find(o.Work, other); h != nil && h.Idle > 0 {
+				return fmt.Sprintf("%.2f", o.Idle/h.Idle)
+			}
+			return "–"
+		}
+		fmt.Fprintf(b, "| %s | %.1f | %.0f | %d | %d | %s | %s |\n", o.Gateway, o.Idle/1024, mib(o.Peak), measure.Sum(o.Failed), measure.Sum(o.Wrong),
+			ratio(nameBare), ratio(nameHAProxy))
+	}
+}
+
+// faults lists the reasons of what failed or was wrong.
+func (r *report) faults(b *strings.Builder) {
+	head := "\nWhat failed or was wrong:\n\n"
+	for i := range r.Rows {
+		o := &r.Rows[i]
+		for _, kind := range []struct {
+			name   string
+			counts map[string]int
+		}{{"wrong", o.Wrong}, {"failed", o.Failed}} {
+			for _, reason := range slices.Sorted(maps.Keys(kind.counts)) {
+				b.WriteString(head)
+				head = ""
+				fmt.Fprintf(b, "- %s %s: %d %s: %s\n", o.Work, o.Gateway, kind.counts[reason], kind.name, reason)
+			}
+		}
+	}
+}
+
+// verdict is an error when an answer was wrong, or failed where none may. Times
+// are not judged.
+func (r *report) verdict() error {
+	var errs []error
+	for i := range r.Rows {
+		o := &r.Rows[i]
+		wrong, failed := measure.Sum(o.Wrong), measure.Sum(o.Failed)
+		if wrong > 0 || failed > 0 && !o.mayFail {
+			errs = append(errs, fmt.Errorf("work %s, %s: %d answers were wrong and %d requests failed of %d; the report says why", o.Work, o.Gateway, wrong, failed, wrong+failed+o.Requests))
+		}
+		if o.Requests == 0 {
+			errs = append(errs, fmt.Errorf("work %s, %s: no request was answered", o.Work, o.Gateway))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
+
+// figure prints a time with as many digits as it is worth.
+func figure(us float64) string {
+	if us < 100 {
+		return fmt.Sprintf("%.1f", us)
+	}
+	return fmt.Sprintf("%.0f", us)
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"gateway.internal/bench/internal/measure"
+)
+
+// verdict is a target and what this run says about it.
+type verdict struct {
+	Work    string  `json:"work"`
+	What    string  `json:"what"`
+	Target  float64 `json:"target"`
+	Reached float64 `json:"reached"`
+	Met     bool    `json:"met"`
+}
+
+// target is a figure that shall not be more than so much.
+type target struct {
+	work, what string
+	most       float64
+	figure     func(r *report) (float64, bool)
+}
+
+// targets is the table of what this gateway shall reach.
+var targets = []target{
+	{"a", "CPU of a small call, × HAProxy", 1.6, ratioTo("a", "a")},
+	{"b", "CPU of a cache hit, × HAProxy's forwarded call", 1.1, ratioTo("b", "b")},
+	{"c", "CPU of 1 MiB, × HAProxy", 0.7, ratioTo("c", "c")},
+	{"d", "CPU of 16 MiB, × HAProxy", 0.5, ratioTo("d", "d")},
+	{"d", "peak memory with 16 MiB results, MiB", 32, of("d", func(o *row) float64 { return mib(o.Peak) })},
+	{"e", "CPU of a batch of 100, × HAProxy", 2.2, ratioTo("e", "e")},
+	{"f", "CPU of a batch of 100 from the cache, × HAProxy's forwarded batch", 2, ratioTo("f", "f")},
+	{"h", "failed with a first upstream that refuses", 0, of("h", faulty)},
+	{"h", "p99 with a first upstream that refuses, × healthy", 1.5, func(r *report) (float64, bool) {
+		sick, healthy := r.find("h", nameProxyd), r.find("h0", nameProxyd)
+		if sick == nil || healthy == nil || healthy.P99 == 0 {
+			return 0, false
+		}
+		return sick.P99 / healthy.P99, true
+	}},
+	{"i", "calls over 1 s with a first upstream that hangs", 20, of("i", func(o *row) float64 { return float64(o.Slow) })},
+	{"i", "failed with a first upstream that hangs", 0, of("i", faulty)},
+	{"j", "memory of an idle connection, × bare net/http", 1.1, func(r *report) (float64, bool) {
+		own, bare := r.find("j", nameProxyd), r.find("j", nameBare)
+		if own == nil || bare == nil || bare.Idle == 0 {
+			return 0, false
+		}
+		return own.Idle / bare.Idle, true
+	}},
+	{"k1", "CPU of a small call over TLS, × HAProxy", 1.5, ratioTo("k1", "k1")},
+	{"k2", "CPU of 1 MiB over TLS, × HAProxy", 1, ratioTo("k2", "k2")},
+}
+
+// ratioTo compares this gateway's processor time in a work with HAProxy's in
+// another.
+func ratioTo(own, other string) func(*report) (float64, bool) {
+	return func(r *report) (float64, bool) {
+		o, h := r.find(own, nameProxyd), r.find(other, nameHAProxy)
+		if o == nil || h == nil || h.CPU == 0 || o.CPU == 0 {
+			return 0, false
+		}
+		return o.CPU / h.CPU, true
+	}
+}
+
+func of(work string, figure func(*row) float64) func(*report) (float64, bool) {
+	return func(r *report) (float64, bool) {
+		o := r.find(work, nameProxyd)
+		if o == nil {
+			return 0, false
+		}
+		return figure(o), true
+	}
+}
+
+func faulty(o *row) float64 { return float64(measure.Sum(o.Failed) + measure.Sum(o.Wrong)) }
+
+// targets compares the run with the table.
+func (r *report) targets() (all []verdict) {
+	for _, t := range targets {
+		if reached, ok := t.figure(r); ok {
+			all = append(all, verdict{t.work, t.what, t.most, reached, reached <= t.most})
+		}
+	}
+	return all
+}
+
+func (r *report) targetTable(b *strings.Builder) {
+	all := r.targets()
+	if len(all) == 0 {
+		return
+	}
+	b.WriteString("\n| work | proxyd | target ≤ | reached | |\n|---|---|--:|--:|---|\n")
+	for _, v := range all {
+		met := "missed"
+		if v.Met {
+			met = "met"
+		}
+		fmt.Fprintf(b, "| %s | %s | %g | %.2f | %s |\n", v.Work, v.What, v.Target, v.Reached, met)
+	}
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+
+	"gateway.internal/bench/internal/content"
+)
+
+// maxBody bounds a request's body in bytes.
+const maxBody = 8 << 20
+
+// headroom is kept free before an answer's body for its HTTP head.
+const headroom = 256
+
+// parseError answers what is no request.
+const parseError = `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"parse error"}}`
+
+// upstream answers JSON-RPC over HTTP/1.1 with as little work as it can.
+type upstream struct {
+	idLast bool
+	mu     sync.Mutex
+	large  map[int][]*content.Large // free ones by size
+}
+
+// serve answers the requests of one connection, one after the other.
+func (u *upstream) serve(c net.Conn) {
+	defer c.Close()
+	r := &requests{conn: c, buf: make([]byte, 0, 16<<10)}
+	out := make([]byte, 0, 16<<10)
+	for {
+		method, body, err := r.next()
+		if err != nil {
+			if bad := new(badRequest); errors.As(err, bad) {
+				fmt.Fprintf(os.Stderr, "upstream: bad request: %v\n", err)
+				_, _ = c.Write(append(appendHead(nil, "400 Bad Request", len(err.Error())), err.Error()...))
+			}
+			return
+		}
+		if string(method) != "POST" { // a health check
+			_, err = c.Write(append(appendHead(out[:0], "200 OK", len("ok")), "ok"...))
+		} else {
+			out, err = u.answer(c, body, out)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// appendHead appends the HTTP head of an answer with a body of size bytes.
+func appendHead(dst []byte, status string, size int) []byte {
+	dst = append(append(dst, "HTTP/1.1 "...), status...)
+	dst = append(dst, "\r\nContent-Type: application/json\r\nContent-Length: "...)
+	dst = strconv.AppendInt(dst, int64(size), 10)
+	return append(dst, "\r\n\r\n"...)
+}
+
+// answer writes the answer to a JSON-RPC body, in one write. It returns the
+// buffer for the next one.
+func (u *upstream) answer(c net.Conn, body, buf []byte) ([]byte, error) {
+	var one request
+	s := scanner{b: body}
+	if !s.batch() {
+		if !s.request(&one) || !s.end() {
+			return buf, u.write(c, append(buf[:headroom], parseError...))
+		}
+		if size, ok := content.LogsSize(one.params); ok && string(one.method) == content.Logs {
+			return buf, u.sendLarge(c, &one, size)
+		}
+		out := u.appendAnswer(buf[:headroom], &one)
+		return out, u.write(c, out)
+	}
+	out := append(buf[:headroom], '[')
+	for more := true; more; {
+		if !s.request(&one) {
+			return out, u.write(c, append(out[:headroom], parseError...))
+		}
+		out = u.appendAnswer(out, &one)
+		if more = s.more(); more {
+			out = append(out, ',')
+		}
+	}
+	out = append(out, ']')
+	return out, u.write(c, out)
+}
+
+// write sends out[headroom:] as an answer, with the HTTP head put before it.
+func (u *upstream) write(c net.Conn, out []byte) error {
+	var room [headroom]byte
+	head := appendHead(room[:0], "200 OK", len(out)-headroom)
+	from := headroom - len(head)
+	copy(out[from:], head)
+	_, err := c.Write(out[from:])
+	return err
+}
+
+// appendAnswer appends the answer object to one request.
+func (u *upstream) appendAnswer(dst []byte, r *request) []byte {
+	if bytes.Equal(r.version, []byte(`"2.0"`)) && len(r.id) > 0 {
+		start := len(dst)
+		dst = u.appendOpening(dst, r.id)
+		if dst, ok := content.AppendResult(dst, r.method, r.params); ok {
+			return u.appendClosing(dst, r.id)
+		}
+		dst = dst[:start]
+	}
+	dst = append(dst, `{"jsonrpc":"2.0","id":`...)
+	if len(r.id) == 0 {
+		dst = append(dst, "null"...)
+	}
+	dst = append(dst, r.id...)
+	return append(dst, `,"error":{"code":-32601,"message":"the upstream of the benchmark does not know this call"}}`...)
+}
+
+func (u *upstream) appendOpening(dst, id []byte) []byte {
+	if u.idLast {
+		return append(dst, `{"jsonrpc":"2.0","result":`...)
+	}
+	dst = append(dst, `{"jsonrpc":"2.0","id":`...)
+	return append(append(dst, id...), `,"result":`...)
+}
+
+func (u *upstream) appendClosing(dst, id []byte) []byte {
+	if u.idLast {
+		dst = append(append(dst, `,"id":`...), id...)
+	}
+	return append(dst, '}')
+}
+
+// sendLarge answers with a large result, which is made once for each answer
+// under way and only stamped after that.
+func (u *upstream) sendLarge(c net.Conn, r *request, size int) error {
+	u.mu.Lock()
+	var l *content.Large
+	if free := u.large[size]; len(free) > 0 {
+		l, u.large[size] = free[len(free)-1], free[:len(free)-1]
+	}
+	u.mu.Unlock()
+	if l == nil {
+		l = content.NewLarge(size)
+	}
+	s := content.StampOf(r.method, r.params)
+	l.Stamp(&s)
+	var opening, closing [200]byte
+	o, e := u.appendOpening(opening[:0], r.id), u.appendClosing(closing[:0], r.id)
+	var room [400]byte
+	head := append(appendHead(room[:0], "200 OK", len(o)+size+len(e)), o...)
+	_, err := c.Write(l.Framed(head, e))
+	u.mu.Lock()
+	if u.large == nil {
+		u.large = map[int][]*content.Large{}
+	}
+	u.large[size] = append(u.large[size], l)
+	u.mu.Unlock()
+	return err
+}

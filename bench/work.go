@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"gateway.internal/bench/internal/content"
+)
+
+// work is one row of the comparison.
+type work struct {
+	id, title string
+	// load are the arguments of the load generator.
+	load []string
+	// listeners is how many upstreams there are; 0 is 2.
+	listeners int
+	// first is the mode of the preferred upstream, "" for one that serves.
+	first string
+	// tls has the upstreams speak TLS.
+	tls bool
+	// gateways are those that take part, in the order of a round.
+	gateways []string
+	// timeout of the upstreams in milliseconds; 0 is 5000.
+	timeout int
+	// cold works begin with a gateway that was just started and without a
+	// warm-up: how it finds out that an upstream is gone is what they are about.
+	cold bool
+	// once works have a single round. It is long times the usual length; 0 is
+	// once.
+	once bool
+	long float64
+	// mayFail works are about failing upstreams; a plain proxy may fail there.
+	mayFail bool
+}
+
+// Rates of the open loops in calls a second.
+const (
+	refusedRate = 2000
+	hangingRate = 200
+	// hangingLong times the usual length is that of work i: long enough for a
+	// gateway to try the hanging upstream again.
+	hangingLong = 34.0 / 3
+)
+
+var (
+	all     = []string{nameProxyd, nameHAProxy, nameNginx, nameReverse}
+	several = []string{nameProxyd, nameHAProxy, nameNginx} // those that know a second upstream
+)
+
+// works is the table of all work. Letters are those of docs/performance.md.
+var works = []work{
+	{id: "a", title: "small call, not cached, 64 connections", gateways: all,
+		load: []string{"-connections", "64", "-method", content.Small}},
+	{id: "b", title: "cache hit, 64 connections (the others forward it)", gateways: all,
+		load: []string{"-connections", "64", "-method", content.Chain}},
+	{id: "c", title: "1 MiB result, 8 connections", gateways: all,
+		load: []string{"-connections", "8", "-method", content.Logs, "-size", fmt.Sprint(1 << 20)}},
+	{id: "d", title: "16 MiB result, 2 connections", gateways: all,
+		load: []string{"-connections", "2", "-method", content.Logs, "-size", fmt.Sprint(16 << 20)}},
+	{id: "e", title: "batch of 100, not cached, 8 connections", gateways: all,
+		load: []string{"-connections", "8", "-batch", "100", "-method", content.Small}},
+	{id: "f", title: "batch of 100 from the cache, 8 connections (the others forward it)", gateways: all,
+		load: []string{"-connections", "8", "-batch", "100", "-method", content.Block}},
+	{id: "g", title: "small call, 10,000 client addresses, 64 connections", gateways: all,
+		load: []string{"-connections", "64", "-clients", "10000", "-method", content.Small}},
+	{id: "h0", title: fmt.Sprintf("small call, %d a second", refusedRate), gateways: several, cold: true,
+		load: []string{"-rate", fmt.Sprint(refusedRate), "-method", content.Small}},
+	{id: "h", title: fmt.Sprintf("the same, first upstream refuses, %d a second", refusedRate), gateways: several, cold: true, first: "refuse", mayFail: true,
+		load: []string{"-rate", fmt.Sprint(refusedRate), "-method", content.Small}},
+	{id: "i", title: fmt.Sprintf("first upstream hangs, timeout 1 s, %d a second", hangingRate), gateways: several, cold: true, first: "hang", mayFail: true,
+		timeout: 1000, once: true, long: hangingLong,
+		load: []string{"-rate", fmt.Sprint(hangingRate), "-method", content.Small}},
+	{id: "j", title: "5,000 idle connections", gateways: append(slices.Clone(all), nameBare), once: true,
+		load: []string{"-idle", "5000", "-method", content.Chain}},
+	{id: "k1", title: "small call over TLS, 64 connections", gateways: all, tls: true,
+		load: []string{"-connections", "64", "-method", content.Small}},
+	{id: "k2", title: "1 MiB result over TLS, 8 connections", gateways: all, tls: true,
+		load: []string{"-connections", "8", "-method", content.Logs, "-size", fmt.Sprint(1 << 20)}},
+}
