@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,12 @@ const (
 	exitUsage = 2 // the command line is wrong
 )
 
-func main() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	// net/http writes what it finds odd through the standard logger, with bytes
+	// that a provider sent: neither JSON nor free of secrets.
+	log.SetOutput(io.Discard)
+	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // execute runs the command line and returns the exit code. Errors go to stderr.
 func execute(args []string, stdout, stderr io.Writer) int {

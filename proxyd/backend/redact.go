@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"gateway.internal/proxyd/jsonrpc"
 )
@@ -17,6 +18,8 @@ import (
 // redactor knows a backend's secrets and takes them out of texts.
 type redactor struct {
 	secrets *regexp.Regexp // nil for none; without regard to case
+	// raws are the secrets that are no UTF-8, which a regexp cannot name.
+	raws []string
 }
 
 // newRedactor collects what of the URL, credentials and headers is secret: the
@@ -71,21 +74,30 @@ func newRedactor(u *url.URL, o Options) *redactor {
 			add(token, 4)
 		}
 	}
-	if len(found) == 0 {
-		return new(redactor)
-	}
+	r := new(redactor)
 	secrets := slices.Collect(maps.Keys(found))
 	// The longest first, so that no rest of a longer one is left standing.
 	slices.SortFunc(secrets, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
-	for i, secret := range secrets {
-		secrets[i] = regexp.QuoteMeta(secret)
+	var exprs []string
+	for _, secret := range secrets {
+		if utf8.ValidString(secret) {
+			exprs = append(exprs, regexp.QuoteMeta(secret))
+		} else {
+			r.raws = append(r.raws, secret)
+		}
 	}
-	return &redactor{regexp.MustCompile("(?i)" + strings.Join(secrets, "|"))}
+	if len(exprs) > 0 {
+		r.secrets = regexp.MustCompile("(?i)" + strings.Join(exprs, "|"))
+	}
+	return r
 }
 
 var harmlessHeaders = map[string]bool{"content-type": true, "accept": true, "accept-encoding": true, "user-agent": true, "host": true, "x-forwarded-for": true}
 
 func (r *redactor) text(s string) string {
+	for _, secret := range r.raws {
+		s = strings.ReplaceAll(s, secret, "***")
+	}
 	if r.secrets == nil {
 		return s
 	}
@@ -96,7 +108,7 @@ func (r *redactor) text(s string) string {
 // escaped, and returns b itself when there are none. The names that make an error
 // object and everything that is no string stay, so that the value stays JSON.
 func (r *redactor) raw(b []byte) []byte {
-	if r.secrets == nil || !r.secrets.Match(b) && bytes.IndexByte(b, '\\') < 0 {
+	if r.secrets == nil || len(r.raws) == 0 && !r.secrets.Match(b) && bytes.IndexByte(b, '\\') < 0 {
 		return b
 	}
 	var out []byte

@@ -299,3 +299,12 @@ func TestProviderErrorsAreCountedByMethodBackendCodeStatusAndClass(t *testing.T)
 	}
 	t.Error("not counted")
 }
+
+func TestSecretThatIsNoTextIsHiddenToo(t *testing.T) {
+	r := newRedactor(must(url.Parse("http://h/v3/00%B3SECRET%FF")), Options{})
+	for _, text := range []string{"00\xb3SECRET\xff", "00%B3SECRET%FF", "00%b3secret%ff"} {
+		if out := r.text("at /v3/" + text); strings.Contains(strings.ToLower(out), "secret") {
+			t.Errorf("%q became %q", text, out)
+		}
+	}
+}

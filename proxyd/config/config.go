@@ -156,6 +156,7 @@ type Backend struct {
 	MaxWSConns                   int               `toml:"max_ws_conns"`
 	Weight                       int               `toml:"weight"`
 	Provider                     string            `toml:"provider"`
+	HTTP2                        bool              `toml:"http2"`
 	Gzip                         bool              `toml:"gzip"`
 	ResponseTimeoutMS            Duration          `toml:"response_timeout_milliseconds" unit:"ms"`
 	MaxRetries                   *int              `toml:"max_retries"`

@@ -1,0 +1,175 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"gateway.internal/proxyd/backend"
+	"gateway.internal/proxyd/classify"
+	"gateway.internal/proxyd/jsonrpc"
+)
+
+// take reads what an attempt came to.
+func (r *run) take(ctx context.Context, done *backend.Attempt) {
+	i := slices.IndexFunc(r.flying, func(a *asking) bool { return a.Attempt == done })
+	a := r.flying[i]
+	r.flying = slices.Delete(r.flying, i, i+1)
+	r.ended = append(r.ended, a)
+	for i, p := range a.calls {
+		if !p.settled {
+			r.takeResult(ctx, p, a, &a.Results[i])
+		}
+	}
+	r.closeSettled()
+}
+
+// takeResult decides what one result means for its call.
+func (r *run) takeResult(ctx context.Context, p *progress, a *asking, result *backend.Result) {
+	o := result.Outcome
+	class := p.call.Row.Class
+	switch {
+	case result.Err != nil:
+		r.takeFailure(p, result)
+	case result.Answer.Error == nil:
+		p.answered = a.Backend
+		r.settle(p, result.Answer)
+	case class == jsonrpc.SignedSend && (p.ambiguous || p.doubtful) && o.Class == knownTransaction:
+		p.answered = a.Backend
+		r.lookUp(ctx, p, a.Backend, result.Answer)
+	case o.Elsewhere == classify.No:
+		p.answered = a.Backend
+		r.settle(p, result.Answer)
+	default:
+		if !o.Sick && o.Hold == classify.None {
+			p.answered = a.Backend
+		}
+		p.errors++
+		if rank := answerRank(o); p.best == nil || rank < p.bestRank {
+			p.best, p.bestRank = result.Answer, rank
+			p.bestKnows = !o.NothingRan && !o.Sick && o.Hold == classify.None
+		}
+		p.doubtful = p.doubtful || !o.NothingRan
+		// One other backend is asked about a JSON-RPC error, and of calls that
+		// must not run twice only when nothing ran.
+		switch {
+		case class == jsonrpc.Other && !o.NothingRan:
+			r.settle(p, result.Answer) // what ran has said this
+		case p.errors > 1:
+			r.settleBest(p)
+		}
+	}
+}
+
+// settleBest answers with the best JSON-RPC error, unless it would hide that
+// another attempt may have done what the call asks for.
+func (r *run) settleBest(p *progress) {
+	if p.ambiguous && !p.bestKnows {
+		r.fail(p, r.failure(p))
+		return
+	}
+	r.settle(p, p.best)
+}
+
+func (r *run) takeFailure(p *progress, result *backend.Result) {
+	e := result.Err
+	class := p.call.Row.Class
+	mayHaveRun := class != jsonrpc.Read && !result.Outcome.NothingRan
+	p.ambiguous = p.ambiguous || mayHaveRun
+	switch e.Kind {
+	case backend.Overloaded:
+		r.fail(p, r.orUnknown(p, backend.ErrOverloaded))
+		return
+	case backend.TooLarge:
+		r.fail(p, ErrTooLarge)
+		return
+	case backend.Canceled: // the gateway's own doing
+	case backend.Timeout:
+		p.timeouts++
+		p.failures = append(p.failures, e)
+	default:
+		p.failures = append(p.failures, e)
+	}
+	switch {
+	case class == jsonrpc.Other && mayHaveRun:
+		r.fail(p, r.failure(p))
+	case p.best != nil && e.Kind != backend.Canceled && !mayHaveRun: // this was the one other backend that was asked
+		r.settleBest(p)
+	}
+}
+
+// answerRank orders JSON-RPC errors by how much they say about the call rather
+// than about the backend.
+func answerRank(o classify.Outcome) int {
+	switch {
+	case o.Elsewhere == classify.Once:
+		return 0
+	case !o.Sick && o.Hold == classify.None && !o.NothingRan:
+		return 1
+	case o.Class == "unsupported":
+		return 2
+	case o.Hold == classify.Brief:
+		return 3
+	}
+	return 4
+}
+
+// giveUp gives every open call its verdict.
+func (r *run) giveUp(ctx context.Context) {
+	for _, p := range r.open {
+		switch {
+		case ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) && !errors.Is(ctx.Err(), context.DeadlineExceeded):
+			r.fail(p, context.Cause(ctx))
+		case p.call.Row.Class == jsonrpc.SignedSend && len(r.flying) > 0:
+			p.ambiguous = true
+			r.fail(p, r.orUnknown(p, ErrTimeout))
+		case p.best != nil && !(p.call.Row.Class == jsonrpc.Other && len(r.flying) > 0):
+			r.settleBest(p)
+		case ctx.Err() != nil:
+			r.fail(p, r.orUnknown(p, ErrTimeout))
+		default:
+			r.fail(p, r.failure(p))
+		}
+	}
+	r.closeSettled()
+}
+
+// orUnknown returns err, unless p is a signed transaction that may have arrived
+// all the same.
+func (r *run) orUnknown(p *progress, err error) error {
+	if p.ambiguous && p.call.Row.Class == jsonrpc.SignedSend {
+		return &OutcomeUnknown{Hash: sendHash(p.call)}
+	}
+	return err
+}
+
+// failure is the error for a call that nobody answered.
+func (r *run) failure(p *progress) error {
+	switch {
+	case p.ambiguous && p.call.Row.Class == jsonrpc.SignedSend:
+		return r.orUnknown(p, nil)
+	case len(p.failures) > 0 && p.timeouts == len(p.failures):
+		return ErrTimeout
+	case len(p.failures) == 0 && p.limited:
+		return ErrOverCapacity
+	}
+	return &Unserviceable{Group: r.g.opts.Name, Reasons: p.failures, RetryAfter: r.g.retryAfter()}
+}
+
+func (r *run) settle(p *progress, a *jsonrpc.Answer) {
+	p.settled = true
+	p.call.Answer = a
+}
+
+func (r *run) fail(p *progress, err error) {
+	p.settled = true
+	p.call.Err = err
+	var nobody *Unserviceable
+	if errors.As(err, &nobody) {
+		r.g.opts.Metrics.unserviceableCall(p.call)
+	}
+}
+
+func (r *run) closeSettled() {
+	r.open = slices.DeleteFunc(r.open, func(p *progress) bool { return p.settled })
+}
