@@ -181,6 +181,9 @@ func ParseError(raw []byte) (e ErrorObject, err error) {
 	return e, err
 }
 
+// AnswerHead is what stands before the result in an answer object.
+const AnswerHead = `{"jsonrpc":"2.0","result":`
+
 // AppendAnswer appends the answer object for a client: jsonrpc, then result or
 // error with the provider's bytes, then the client's id as it spelled it.
 func AppendAnswer(dst []byte, id []byte, a *Answer) []byte {
@@ -188,7 +191,7 @@ func AppendAnswer(dst []byte, id []byte, a *Answer) []byte {
 		dst = append(dst, `{"jsonrpc":"2.0","error":`...)
 		dst = append(dst, a.Error...)
 	} else {
-		dst = append(dst, `{"jsonrpc":"2.0","result":`...)
+		dst = append(dst, AnswerHead...)
 		dst = append(dst, a.Result...)
 	}
 	return appendID(dst, id)

@@ -2,8 +2,10 @@ package jsonrpc
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -151,7 +153,10 @@ func scanName(b []byte, i int) (int, error) {
 
 // scanString checks the string whose opening quote is b[i].
 func scanString(b []byte, i int) (int, error) {
-	for i++; i < len(b); i++ {
+	for i++; ; i++ {
+		if i = skipPlain(b, i); i >= len(b) {
+			return 0, errSyntax
+		}
 		switch c := b[i]; {
 		case c == '"':
 			return i + 1, nil
@@ -179,7 +184,28 @@ func scanString(b []byte, i int) (int, error) {
 			}
 		}
 	}
-	return 0, errSyntax
+}
+
+// skipPlain returns the index of the first byte at or after i that may not stand
+// in a string as it is: a quote, a backslash or a control character. It looks at
+// eight bytes at a time, which is most of the cost of a large answer.
+func skipPlain(b []byte, i int) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for ; i+8 <= len(b); i += 8 {
+		w := binary.LittleEndian.Uint64(b[i:])
+		quote, escape := w^ones*'"', w^ones*'\\'
+		// The lowest marked byte is right; higher ones may be marked by a borrow.
+		found := (w - ones*' ') & ^w
+		found |= (quote - ones) & ^quote
+		found |= (escape - ones) & ^escape
+		if found &= highs; found != 0 {
+			return i + bits.TrailingZeros64(found)/8
+		}
+	}
+	for i < len(b) && b[i] != '"' && b[i] != '\\' && b[i] >= ' ' {
+		i++
+	}
+	return i
 }
 
 func isHex(c byte) bool {

@@ -1,6 +1,7 @@
 package jsonrpc
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -99,5 +100,23 @@ func TestAppendStringIsReadBackByEncodingJSON(t *testing.T) {
 	}
 	if got := string(AppendString(nil, "a\xffb")); !Valid([]byte(got)) {
 		t.Errorf("broken UTF-8: %s", got)
+	}
+}
+
+func TestSkipPlainFindsEverySpecialByteAtEveryPlace(t *testing.T) {
+	for c := range 256 {
+		for at := range 20 {
+			for _, fill := range []byte{'a', 0xff, 0x80, '!', '[', ']', '#', ' '} {
+				b := bytes.Repeat([]byte{fill}, 24)
+				b[at] = byte(c)
+				want := 24
+				if c < ' ' || c == '"' || c == '\\' {
+					want = at
+				}
+				if got := skipPlain(b, 0); got != want {
+					t.Fatalf("byte %#x at %d among %#x: found at %d", c, at, fill, got)
+				}
+			}
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -415,5 +416,23 @@ func TestMethodLabelsAreBounded(t *testing.T) {
 	}
 	if !strings.Contains(f.metrics(), `method_name="eth_*",status_code="200",transport="http"} 500`) {
 		t.Error("they are not counted under the pattern")
+	}
+}
+
+func TestLargeResultIsWrittenAsItIs(t *testing.T) {
+	for _, size := range []int{1, largeResult - 2, largeResult - 1, largeResult, 3 << 20} {
+		large := `"` + strings.Repeat("x", size) + `"`
+		f := newFront(t, nil, func(_ context.Context, c *jsonrpc.Call) {
+			c.Answer = &jsonrpc.Answer{Result: []byte(large), Status: 413}
+		})
+		want := `{"jsonrpc":"2.0","result":` + large + `,"id":"a b"}`
+		request := `{"jsonrpc":"2.0","method":"eth_call","id":"a b"}`
+		w := f.post(request)
+		if w.Code != 413 || w.Body.String() != want+"\n" || w.Header().Get("Content-Length") != strconv.Itoa(len(want)+1) {
+			t.Errorf("%d bytes: HTTP %d, %d bytes, Content-Length %s", size, w.Code, w.Body.Len(), w.Header().Get("Content-Length"))
+		}
+		if w = f.post("[" + request + "," + request + "]"); w.Body.String() != "["+want+","+want+"]\n" {
+			t.Errorf("%d bytes: the batch has %d bytes", size, w.Body.Len())
+		}
 	}
 }

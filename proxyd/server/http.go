@@ -237,6 +237,10 @@ func (s *Server) refuse(w http.ResponseWriter, client *jsonrpc.Client, err error
 	s.write(w, client, []*jsonrpc.Call{c}, false)
 }
 
+// largeResult is the size in bytes above which a result is written as it is,
+// without a copy between its head and the client's id.
+const largeResult = 64 << 10
+
 // maxPooled is the largest buffer that is kept for the next answer.
 const maxPooled = 1 << 20
 
@@ -248,7 +252,10 @@ func (s *Server) write(w http.ResponseWriter, client *jsonrpc.Client, calls []*j
 	out := (*room)[:0]
 	h := w.Header()
 	status := http.StatusOK
-	if batch {
+	var large []byte // stands in out[head:] without being copied there
+	head := 0
+	switch a := calls[0].Answer; {
+	case batch:
 		for i, c := range calls {
 			if i == 0 {
 				out = append(out, '[')
@@ -258,17 +265,25 @@ func (s *Server) write(w http.ResponseWriter, client *jsonrpc.Client, calls []*j
 			out, _ = s.append(out, c, h)
 		}
 		out = append(out, ']')
-	} else {
+	case a != nil && len(a.Result) > largeResult:
+		large, head = a.Result, len(jsonrpc.AnswerHead)
+		out, status = s.append(out, &jsonrpc.Call{ID: calls[0].ID, Answer: &jsonrpc.Answer{Status: a.Status}}, h)
+	default:
 		out, status = s.append(out, calls[0], h)
 	}
 	out = append(out, '\n')
+	size := len(out) + len(large)
 	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(out)))
+	h.Set("Content-Length", strconv.Itoa(size))
 	s.served(h, calls)
 	w.WriteHeader(status)
-	_, _ = w.Write(out) // a client that has left
+	for _, part := range [3][]byte{out[:head], large, out[head:]} {
+		if len(part) > 0 {
+			_, _ = w.Write(part) // a client that has left
+		}
+	}
 	s.opts.Metrics.httpStatuses.WithLabelValues(strconv.Itoa(status)).Inc()
-	s.opts.Metrics.responseSizes.WithLabelValues(client.Auth).Observe(float64(len(out)))
+	s.opts.Metrics.responseSizes.WithLabelValues(client.Auth).Observe(float64(size))
 	if cap(out) <= maxPooled {
 		*room = out
 		buffers.Put(room)
