@@ -16,6 +16,9 @@ func (g *Group) order(calls []*jsonrpc.Call) (members []*Member, desperate bool)
 		return g.opts.Members, true
 	}
 	members = g.strategy.Order()
+	if inOrder(members, calls) {
+		return members, false
+	}
 	standing := make(map[*Member]backend.Standing, len(members))
 	well := 0
 	for _, m := range members {
@@ -43,16 +46,35 @@ func (g *Group) order(calls []*jsonrpc.Call) (members []*Member, desperate bool)
 		if standing[m].State == backend.Strained && !ignoreSoft {
 			r++
 		}
-		for _, c := range calls {
-			if !m.Supports(c.Label) {
-				r += 1 << 20
-				break
-			}
+		if !supports(m, calls) {
+			r += 1 << 20
 		}
 		return r
 	}
 	slices.SortStableFunc(usable, func(a, b *Member) int { return rank(a) - rank(b) })
 	return usable, false
+}
+
+// inOrder reports whether all members are well and stand in the order of their
+// tiers: the usual case, in which nothing has to be sorted.
+func inOrder(members []*Member, calls []*jsonrpc.Call) bool {
+	tier := 0
+	for _, m := range members {
+		if m.Tier < tier || m.Standing().State != backend.Well || !supports(m, calls) {
+			return false
+		}
+		tier = m.Tier
+	}
+	return true
+}
+
+func supports(m *Member, calls []*jsonrpc.Call) bool {
+	for _, c := range calls {
+		if !m.Supports(c.Label) {
+			return false
+		}
+	}
+	return true
 }
 
 // leastBad returns the member that is likeliest to serve although none can: a

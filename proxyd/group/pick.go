@@ -67,7 +67,7 @@ func (r *run) lastResort() *Member {
 	standing := make(map[*Member]backend.Standing)
 	var left []*Member
 	for _, m := range r.g.opts.Members {
-		if r.asked[m] || m.Strict() && !m.TakeTokens(len(r.open)) {
+		if slices.Contains(r.asked, m) || m.Strict() && !m.TakeTokens(len(r.open)) {
 			continue
 		}
 		if s := m.Standing(); s.State != backend.Held || r.attempts == 0 {

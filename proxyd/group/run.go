@@ -18,15 +18,24 @@ type run struct {
 	open []*progress // calls without a verdict
 
 	round     int
-	order     []*Member        // who is left to ask in this round
-	desperate bool             // nobody is usable: order is the least bad
-	asked     map[*Member]bool // in any round
+	order     []*Member // who is left to ask in this round
+	desperate bool      // nobody is usable: order is the least bad
+	asked     []*Member // in any round
 	attempts  int
 	resorted  bool // the last resort was tried
 
 	done   chan *backend.Attempt
 	flying []*asking
 	ended  []*asking
+
+	// room is what most runs need: one call, and one attempt or two.
+	room struct {
+		states  [1]progress
+		open    [1]*progress
+		members [2]*Member
+		flying  [1]*asking
+		ended   [1]*asking
+	}
 }
 
 // asking is an attempt and the calls it is for, in its order.
@@ -60,9 +69,13 @@ type progress struct {
 }
 
 func (g *Group) run(ctx context.Context, calls []*jsonrpc.Call) {
-	r := &run{g: g, asked: make(map[*Member]bool, 2)}
-	states := make([]progress, len(calls))
-	r.open = make([]*progress, len(calls))
+	r := &run{g: g}
+	states, open, members := r.room.states[:], r.room.open[:], r.room.members[:0]
+	if len(calls) > 1 {
+		states, open = make([]progress, len(calls)), make([]*progress, len(calls))
+	}
+	r.open, r.asked = open, members
+	r.flying, r.ended = r.room.flying[:0], r.room.ended[:0]
 	for i, c := range calls {
 		states[i].call = c
 		r.open[i] = &states[i]
@@ -169,7 +182,7 @@ func (r *run) begin(ctx context.Context, m *Member, trial bool) {
 	case r.attempts > 1:
 		r.g.opts.Metrics.failovers.WithLabelValues(r.g.opts.Name).Inc()
 	}
-	r.asked[m] = true
+	r.asked = append(r.asked, m)
 	a := &asking{calls: slices.Clone(r.open)}
 	a.Attempt = m.Begin(calls, backend.Try{
 		Timeout: r.timeout(ctx), Group: r.g.opts.Name, Trial: trial, Finish: sends,
@@ -188,7 +201,7 @@ func (r *run) timeout(ctx context.Context) time.Duration {
 	left := time.Until(deadline)
 	unasked := 0
 	for _, m := range r.order {
-		if !r.asked[m] {
+		if !slices.Contains(r.asked, m) {
 			unasked++
 		}
 	}
