@@ -1,6 +1,11 @@
 package proxyd
 
-import "gateway.internal/proxyd/server"
+import (
+	"time"
+
+	"gateway.internal/proxyd/backend"
+	"gateway.internal/proxyd/server"
+)
 
 // ready reports whether some group, or with strict every group, has a backend
 // that would be asked in its turn.
@@ -9,7 +14,7 @@ func (g *graph) ready(strict bool) (ok bool, groups []server.GroupStatus) {
 	for _, gr := range g.groups {
 		status := server.GroupStatus{Group: gr.Name(), Usable: gr.Usable()}
 		for _, m := range gr.Members() {
-			status.Backends = append(status.Backends, server.BackendStatus{Backend: m.Name(), State: m.Standing().State.String()})
+			status.Backends = append(status.Backends, backendStatus(m.Backend))
 		}
 		some, all = some || status.Usable, all && status.Usable
 		groups = append(groups, status)
@@ -18,6 +23,21 @@ func (g *graph) ready(strict bool) (ok bool, groups []server.GroupStatus) {
 		return all, groups
 	}
 	return some, groups
+}
+
+func backendStatus(b *backend.Backend) server.BackendStatus {
+	standing, trouble := b.Standing(), b.Trouble()
+	return server.BackendStatus{
+		Backend: b.Name(), State: standing.State.String(), Since: stamp(standing.Since), Until: stamp(standing.Until),
+		UnansweredInRow: trouble.InRow, LastFailure: trouble.Last,
+	}
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
 }
 
 // close ends what traffic has started. No call may come any more.

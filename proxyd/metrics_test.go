@@ -40,6 +40,7 @@ var families = map[string][]string{
 	"proxyd_rpc_local_answers_total":      {"method_name"},
 	"proxyd_rate_limited_calls_total":     {"method_name"},
 	"proxyd_backend_usable":               {"backend_name"},
+	"proxyd_backend_unanswered_in_row":    {"backend_name"},
 	"proxyd_backend_out_of_service":       {"backend_name"},
 	"proxyd_backend_out_of_service_total": {"backend_name"},
 	"proxyd_backend_held_off":             {"backend_name"},

@@ -170,6 +170,10 @@ func (a *Attempt) readFailure(reply *reply, calls []*jsonrpc.Call, results []Res
 		return tooMuch
 	}
 	e := &Error{Backend: b.opts.Name, Kind: Status, HTTP: reply.status, Wrote: true, RetryAfter: reply.retryAfter}
+	if evidence.RPC {
+		e.RPC, e.Code = true, evidence.Code
+		e.cause = fmt.Errorf("code %d: %s", evidence.Code, truncate(b.redact.text(evidence.Message)))
+	}
 	about := scopeOf(calls)
 	evidence.Params = about.params
 	for i, c := range calls {

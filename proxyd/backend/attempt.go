@@ -384,5 +384,13 @@ func (a *Attempt) report(now time.Time) {
 	case atOnce != nil:
 		b.health.failed(atOnce, a.started, now)
 	}
+	if !answered {
+		for i := range a.Results {
+			if how := a.Results[i].how(); how != "" {
+				b.health.unanswered(how, now)
+				break
+			}
+		}
+	}
 	b.opts.Metrics.attempt(a, now.Sub(a.started))
 }

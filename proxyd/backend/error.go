@@ -46,6 +46,10 @@ type Error struct {
 	Kind    Kind
 	// HTTP is the HTTP status, 0 when none came.
 	HTTP int
+	// RPC is true when a JSON-RPC error came with an HTTP status that carries no
+	// answer; Code is its code.
+	RPC  bool
+	Code int64
 	// Wrote is true when bytes of the request may have reached the backend.
 	Wrote bool
 	// Whole is true when a Timeout had the backend's full response timeout,
@@ -61,6 +65,9 @@ type Error struct {
 
 // Error names the backend and the cause.
 func (e *Error) Error() string {
+	if e.Kind == Status && e.cause != nil {
+		return fmt.Sprintf("backend %s: HTTP status %d: %v", e.Backend, e.HTTP, e.cause)
+	}
 	if e.cause == nil {
 		return fmt.Sprintf("backend %s: HTTP status %d", e.Backend, e.HTTP)
 	}

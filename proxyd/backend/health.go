@@ -55,10 +55,14 @@ type health struct {
 	inRow    int // failures in a row
 	outUntil time.Time
 	outSince time.Time
-	trial    bool // a trial call is under way
-	hold     hold
-	window   window
-	usual    map[string]*usual
+	outFirst time.Time // before the trials that failed since
+	trial    bool      // a trial call is under way
+	trouble  Trouble
+	// wasStrained is what the last line about it said.
+	wasStrained bool
+	hold        hold
+	window      window
+	usual       map[string]*usual
 }
 
 func (h *health) init(o *Options) {
@@ -141,6 +145,7 @@ func (h *health) noteHeard(now time.Time) {
 func (h *health) answered(label string, started, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.trouble = Trouble{}
 	wasOut := !h.outUntil.IsZero()
 	// An answer to what was asked before the backend went out proves nothing.
 	if !wasOut || started.After(h.outSince) {
@@ -148,7 +153,10 @@ func (h *health) answered(label string, started, now time.Time) {
 		h.trial = false
 		h.outUntil = time.Time{}
 		if wasOut {
-			h.opts.Log.Info("backend back in service", "backend", h.opts.Name, "out_for", now.Sub(h.outSince).Round(time.Millisecond).String())
+			// It starts afresh: what it failed at before says nothing any more.
+			h.window.init()
+			h.wasStrained = false
+			h.opts.Log.Info("backend back in service", "backend", h.opts.Name, "out_for", now.Sub(h.outFirst).Round(time.Millisecond).String())
 		}
 	}
 	h.hold.answered(started)
@@ -162,6 +170,7 @@ func (h *health) answered(label string, started, now time.Time) {
 		h.usual[label] = u // labels are bounded by the configuration
 	}
 	u.add(now.Sub(started))
+	h.noteStrain(now)
 }
 
 // failed counts a failure against the backend. Any number of attempts that
@@ -170,6 +179,7 @@ func (h *health) failed(e *Error, started, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.window.failure(now)
+	h.noteStrain(now)
 	if !h.outUntil.IsZero() && !started.After(h.outSince) {
 		return // it went out for this already
 	}
@@ -182,13 +192,18 @@ func (h *health) failed(e *Error, started, now time.Time) {
 	if h.inRow < h.opts.OutAfter && !trial {
 		return
 	}
+	message := "backend still out of service"
+	if !trial {
+		message = "backend out of service"
+		h.outFirst = now
+		h.opts.Metrics.ejected(h.opts.Name)
+	}
 	h.outSince, h.outUntil = now, now.Add(h.opts.OutFor)
-	h.opts.Metrics.ejected(h.opts.Name)
 	attrs := []any{"backend", h.opts.Name, "failures_in_row", h.inRow, "seconds", h.opts.OutFor.Seconds()}
 	if e != nil {
 		attrs = append(attrs, "error", slog.StringValue(truncate(e.Error())))
 	}
-	h.opts.Log.Warn("backend out of service", attrs...)
+	h.opts.Log.Warn(message, attrs...)
 }
 
 // holdOff leaves the backend alone because its answer said so.
@@ -207,7 +222,7 @@ func (h *health) holdOff(o classify.Outcome, asked time.Duration, label string, 
 	if wasHeld {
 		return // many calls in flight are told the same
 	}
-	h.opts.Log.Info("backend held off", "backend", h.opts.Name, "class", o.Class, "for", d.String())
+	h.opts.Log.Warn("backend held off", "backend", h.opts.Name, "class", o.Class, "for", d.String())
 }
 
 // suspectNow marks the backend as suspect and reports whether that is news.

@@ -50,13 +50,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		gauges:   make(map[string]*prometheus.Desc),
 	}
 	for name, help := range map[string]string{
-		"backend_avg_latency":    "Mean latency of successes over five minutes, in milliseconds.",
-		"backend_degraded":       "1 while the mean latency is at or over max_degraded_latency_threshold.",
-		"backend_error_rate":     "Share of failures over five minutes; 0 below ten attempts.",
-		"backend_in_flight":      "Attempts under way.",
-		"backend_usable":         "1 while the backend is asked in its turn; 0 while out of service, held off or suspect.",
-		"backend_out_of_service": "1 while the backend is out of service.",
-		"backend_held_off":       "1 while the backend is left alone because it asked for it.",
+		"backend_avg_latency":       "Mean latency of successes over five minutes, in milliseconds.",
+		"backend_degraded":          "1 while the mean latency is at or over max_degraded_latency_threshold.",
+		"backend_error_rate":        "Share of failures over five minutes; 0 below ten attempts.",
+		"backend_in_flight":         "Attempts under way.",
+		"backend_usable":            "1 while the backend is asked in its turn; 0 while out of service, held off or suspect.",
+		"backend_out_of_service":    "1 while the backend is out of service.",
+		"backend_unanswered_in_row": "Attempts in a row that brought no answer, whoever is to blame.",
+		"backend_held_off":          "1 while the backend is left alone because it asked for it.",
 	} {
 		m.gauges[name] = prometheus.NewDesc("proxyd_"+name, help, []string{"backend_name"}, nil)
 	}
@@ -102,8 +103,13 @@ func (m *Metrics) attempt(a *Attempt, took time.Duration) {
 		switch {
 		case r.Err != nil && r.Err.Kind == Canceled:
 		case r.Err != nil:
-			m.errors.WithLabelValues(auth, name, c.Label, "-1").Inc()
-			m.providers.WithLabelValues(name, c.Label, "none", statusLabel(r.Err.HTTP), r.Outcome.Class).Inc()
+			code, raw := "-1", "none"
+			if r.Err.RPC {
+				code = a.Backend.labels.label(r.Err.Code)
+				raw = code
+			}
+			m.errors.WithLabelValues(auth, name, c.Label, code).Inc()
+			m.providers.WithLabelValues(name, c.Label, raw, statusLabel(r.Err.HTTP), r.Outcome.Class).Inc()
 		case r.Answer.Error != nil:
 			code := a.Backend.labels.label(r.Answer.Code)
 			m.errors.WithLabelValues(auth, name, c.Label, code).Inc()
@@ -170,6 +176,7 @@ func (g gaugeCollector) Collect(ch chan<- prometheus.Metric) {
 		set("backend_error_rate", s.errorRate())
 		set("backend_in_flight", float64(b.flights.len()))
 		flag("backend_degraded", s.latency() >= b.opts.DegradedLatency)
+		set("backend_unanswered_in_row", float64(b.Trouble().InRow))
 		flag("backend_usable", state <= Trial)
 		flag("backend_out_of_service", state == Out)
 		flag("backend_held_off", state == Held)

@@ -451,3 +451,11 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 		t.Error("Close did not wait for the attempt")
 	}
 }
+
+func TestCodeOfAnErrorUnderAnHTTPErrorIsKept(t *testing.T) {
+	b := newBackend(t, answering(t, 429, `{"jsonrpc":"2.0","id":$0,"error":{"code":-32005,"message":"daily limit"}}`), nil)
+	e := failure(t, ask(t, b, blockNumber())[0], Status, "HTTP status 429: code -32005: daily limit")
+	if !e.RPC || e.Code != -32005 {
+		t.Errorf("RPC %v, code %d", e.RPC, e.Code)
+	}
+}

@@ -24,7 +24,8 @@ type sums struct {
 	time                time.Duration // of successes
 }
 
-func (w *window) init() { w.buckets = make([]sums, windowSeconds) }
+// init empties the window.
+func (w *window) init() { *w = window{buckets: make([]sums, windowSeconds)} }
 
 // advance clears the buckets between the newest second and now.
 func (w *window) advance(now time.Time) *sums {

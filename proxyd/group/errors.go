@@ -27,7 +27,9 @@ type Unserviceable struct {
 }
 
 // Error names the group and each reason.
-func (e *Unserviceable) Error() string {
+func (e *Unserviceable) Error() string { return "nobody answered: " + e.text() }
+
+func (e *Unserviceable) text() string {
 	if len(e.Reasons) == 0 {
 		return fmt.Sprintf("backend group %s: no backend could be asked", e.Group)
 	}
@@ -35,7 +37,7 @@ func (e *Unserviceable) Error() string {
 	for i, r := range e.Reasons {
 		reasons[i] = r.Error()
 	}
-	return fmt.Sprintf("backend group %s: nobody answered: %s", e.Group, strings.Join(reasons, "; "))
+	return fmt.Sprintf("backend group %s: %s", e.Group, strings.Join(reasons, "; "))
 }
 
 // Unwrap returns the reasons.

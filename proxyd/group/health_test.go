@@ -388,3 +388,64 @@ func TestTrickleDoesNotKeepACallFromTheNextBackend(t *testing.T) {
 		time.Sleep(time.Second) // on the bubble's clock: the handlers notice
 	})
 }
+
+func TestFailuresThatBlameNobodyAreSeen(t *testing.T) {
+	inBubble(t, 2, setting{}, func(t *testing.T, w *world) {
+		w.nodes[0].says(503, "no")
+		w.nodes[1].says(500, "no")
+		for range 5 {
+			w.do(time.Second, read())
+		}
+		for i, last := range []string{"status 503", "status 500"} {
+			w.state(i, backend.Well)
+			if got := w.backends[i].Trouble(); got.InRow != 5 || got.Last != last || !got.Since.Equal(w.begun) {
+				t.Errorf("backend %d: %+v", i, got)
+			}
+		}
+		w.nodes[0].serve.Store(nil)
+		w.well("b0")
+		if got := w.backends[0].Trouble(); got != (backend.Trouble{}) {
+			t.Errorf("after an answer: %+v", got)
+		}
+	})
+}
+
+func TestBackendThatIsBackInServiceStartsAfresh(t *testing.T) {
+	inBubble(t, 2, setting{backend: func(_ int, o *backend.Options) { o.OutFor = 10 * time.Second }}, func(t *testing.T, w *world) {
+		w.nodes[0].is(devchain.FaultStatus)
+		for range 30 { // three failures, and two trials that fail
+			w.well("b1")
+			time.Sleep(time.Second)
+		}
+		w.state(0, backend.Out)
+		w.nodes[0].is(devchain.FaultNone)
+		time.Sleep(11 * time.Second)
+		w.well("b0")
+		w.state(0, backend.Well)
+		w.well("b0")
+	})
+}
+
+func TestFailedCallTellsOfThoseThatWereNotAsked(t *testing.T) {
+	inBubble(t, 2, setting{}, func(t *testing.T, w *world) {
+		w.nodes[0].does(func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Retry-After", "100")
+			rw.WriteHeader(429)
+		})
+		w.well("b1")
+		w.nodes[1].says(503, "no")
+		c := read()
+		w.do(time.Second, c)
+		if c.Err == nil || !strings.Contains(c.Err.Error(), "backend b1: HTTP status 503") || !strings.Contains(c.Err.Error(), "backend b0: not asked: held") {
+			t.Errorf("error %v", c.Err)
+		}
+		w.nodes[1].is(devchain.FaultHang)
+		w.nodes[1].serve.Store(nil)
+		c = read()
+		w.do(time.Second, c)
+		if !errors.Is(c.Err, ErrTimeout) || !strings.Contains(c.Err.Error(), "backend b0: not asked: held") {
+			t.Errorf("error %v", c.Err)
+		}
+		w.nodes[1].is(devchain.FaultNone)
+	})
+}

@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"gateway.internal/proxyd/backend"
@@ -126,7 +127,7 @@ func (r *run) giveUp(ctx context.Context) {
 		case p.best != nil && !(p.call.Row.Class == jsonrpc.Other && len(r.flying) > 0):
 			r.settleBest(p)
 		case ctx.Err() != nil:
-			r.fail(p, r.orUnknown(p, ErrTimeout))
+			r.fail(p, r.orUnknown(p, r.timedOut(p)))
 		default:
 			r.fail(p, r.failure(p))
 		}
@@ -149,11 +150,28 @@ func (r *run) failure(p *progress) error {
 	case p.ambiguous && p.call.Row.Class == jsonrpc.SignedSend:
 		return r.orUnknown(p, nil)
 	case len(p.failures) > 0 && p.timeouts == len(p.failures):
-		return ErrTimeout
+		return r.timedOut(p)
 	case len(p.failures) == 0 && p.limited:
 		return ErrOverCapacity
 	}
-	return &Unserviceable{Group: r.g.opts.Name, Reasons: p.failures, RetryAfter: r.g.retryAfter()}
+	return r.unserviceable(p)
+}
+
+// unserviceable says why nobody answered: how those failed that were asked, and
+// how the others are.
+func (r *run) unserviceable(p *progress) *Unserviceable {
+	reasons := slices.Clone(p.failures)
+	for _, m := range r.g.opts.Members {
+		if !slices.Contains(r.asked, m) {
+			reasons = append(reasons, fmt.Errorf("backend %s: not asked: %s", m.Name(), m.Standing().State))
+		}
+	}
+	return &Unserviceable{Group: r.g.opts.Name, Reasons: reasons, RetryAfter: r.g.retryAfter()}
+}
+
+// timedOut is ErrTimeout with the same.
+func (r *run) timedOut(p *progress) error {
+	return fmt.Errorf("%w: %s", ErrTimeout, r.unserviceable(p).text())
 }
 
 func (r *run) settle(p *progress, a *jsonrpc.Answer) {

@@ -361,8 +361,11 @@ func (s *Server) logFailure(c *jsonrpc.Call, err error, v verdict) {
 		return
 	}
 	text := err.Error()
-	s.opts.Log.Log(context.Background(), level, "call failed", "method", c.Label, "code", code, "error", text[:min(len(text), 1000)],
-		"req_id", c.Client.RequestID, "auth", c.Client.Auth, "lines_dropped_before", dropped)
+	attrs := []any{"method", c.Label, "code", code, "error", text[:min(len(text), 1000)], "req_id", c.Client.RequestID, "auth", c.Client.Auth}
+	if dropped > 0 {
+		attrs = append(attrs, "lines_dropped_before", dropped)
+	}
+	s.opts.Log.Log(context.Background(), level, "call failed", attrs...)
 }
 
 func (s *Server) logBody(client *jsonrpc.Client, body []byte) {

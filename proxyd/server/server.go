@@ -81,6 +81,14 @@ type GroupStatus struct {
 type BackendStatus struct {
 	Backend string `json:"backend"`
 	State   string `json:"state"`
+	// Since is when the state began, Until when the backend may be asked
+	// again; RFC 3339, "" where neither is known.
+	Since string `json:"since,omitempty"`
+	Until string `json:"until,omitempty"`
+	// UnansweredInRow counts attempts without an answer since the last one,
+	// whoever is to blame, and LastFailure says how the last one failed.
+	UnansweredInRow int    `json:"unanswered_in_row,omitempty"`
+	LastFailure     string `json:"last_failure,omitempty"`
 }
 
 // Server is the front. It is an http.Handler.

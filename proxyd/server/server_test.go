@@ -411,7 +411,7 @@ func TestDrainFailsTheChecksAndServesCalls(t *testing.T) {
 }
 
 func TestReadinessListsEveryGroup(t *testing.T) {
-	groups := []GroupStatus{{"main", true, []BackendStatus{{"b1", "well"}}}, {"other", false, []BackendStatus{{"b2", "out"}}}}
+	groups := []GroupStatus{{"main", true, []BackendStatus{{Backend: "b1", State: "well"}}}, {"other", false, []BackendStatus{{Backend: "b2", State: "out"}}}}
 	f := newFront(t, func(o *Options) { o.Ready = func(strict bool) (bool, []GroupStatus) { return !strict, groups } }, nil)
 	list := `"groups":[{"group":"main","usable":true,"backends":[{"backend":"b1","state":"well"}]},{"group":"other","usable":false,"backends":[{"backend":"b2","state":"out"}]}]}` + "\n"
 	for _, target := range []string{"/readyz", "/ready", "/readyz?strict=0", "/ready?x=1"} {
