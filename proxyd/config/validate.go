@@ -65,7 +65,7 @@ func (v *validator) server() {
 			v.fault(at.with("trusted_proxies", index(i)), "%q is neither an address nor a network like 10.0.0.0/8", cidr)
 		}
 	}
-	if r := v.c.RateLimit; len(s.TrustedProxies) == 0 && (r.BaseRate > 0 || len(r.MethodOverrides) > 0) {
+	if r := v.c.RateLimit; r.Key != "alias" && len(s.TrustedProxies) == 0 && (r.BaseRate > 0 || len(r.MethodOverrides) > 0) {
 		v.warn(at.with("trusted_proxies"), "not set: rate limits believe the first entry of the forwarding header, which any client can choose")
 	}
 	// An empty list means everything to the CORS library.
