@@ -3,7 +3,9 @@ package proxyd
 import (
 	"io"
 	"net"
+	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -52,5 +54,34 @@ func TestHeadThatIsTooLargeIsRefused(t *testing.T) {
 	answer, _ := closedByServer(t, g.RPCAddr().String(), "POST / HTTP/1.1\r\nHost: x\r\nX-A: "+strings.Repeat("a", 100<<10)+"\r\n\r\n")
 	if !strings.Contains(answer, " 431 ") {
 		t.Errorf("answered %.60q, want 431", answer)
+	}
+}
+
+func TestClientThatDoesNotReadIsLeft(t *testing.T) {
+	large := strings.Repeat("x", 32<<20) // more than the sockets' buffers take
+	url := serving(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		_, id, _ := strings.Cut(string(body), `"id":`)
+		_, _ = io.WriteString(w, `{"jsonrpc":"2.0","id":`+strings.TrimSuffix(id, "}")+`,"result":"`+large+`"}`)
+	})
+	g := start(t, conf("[server]\nwrite_timeout = \"2s\"\ntimeout_seconds = 1", url), nil)
+	c, err := net.Dial("tcp", g.RPCAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	body := request("eth_call", "[]")
+	if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body); err != nil {
+		t.Fatal(err)
+	}
+	const counted = "proxyd_http_response_codes_total{" // written when the answer's write has ended
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if _, text := g.get(t, g.MetricsAddr(), "/"); strings.Contains(text, counted) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the gateway still writes to a client that does not read")
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }

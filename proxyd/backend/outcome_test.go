@@ -459,3 +459,23 @@ func TestCodeOfAnErrorUnderAnHTTPErrorIsKept(t *testing.T) {
 		t.Errorf("RPC %v, code %d", e.RPC, e.Code)
 	}
 }
+
+func TestBodyOfAFailureIsNotReadToItsEnd(t *testing.T) {
+	const whole = 256 << 20
+	sent := make(chan int, 1)
+	url := provider(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(503)
+		n, piece := 0, make([]byte, 1<<20)
+		for n < whole {
+			k, err := w.Write(piece)
+			if n += k; err != nil {
+				break
+			}
+		}
+		sent <- n
+	})
+	failure(t, ask(t, newBackend(t, url, nil), blockNumber())[0], Status, "503")
+	if n := <-sent; n >= whole {
+		t.Errorf("all %d bytes were taken", n)
+	}
+}

@@ -449,3 +449,19 @@ func TestFailedCallTellsOfThoseThatWereNotAsked(t *testing.T) {
 		w.nodes[1].is(devchain.FaultNone)
 	})
 }
+
+func TestLastResortLeavesAHeldBackendAlone(t *testing.T) {
+	inBubble(t, 2, setting{}, func(t *testing.T, w *world) {
+		w.nodes[0].does(func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Retry-After", "100")
+			rw.WriteHeader(429)
+		})
+		w.well("b1")
+		w.order()
+		w.nodes[1].says(503, "no")
+		w.do(time.Second, read())
+		if asked := w.order(); asked != "1" {
+			t.Errorf("asked %s, want 1 alone", asked)
+		}
+	})
+}
