@@ -18,6 +18,10 @@ var (
 	ErrNotAllowed = errors.New("rpc method is not whitelisted")
 )
 
+// Healthz is the pseudo method that asks whether the gateway serves at all. Its
+// call keeps its id whatever else is wrong with it.
+const Healthz = "proxyd_healthz"
+
 // MaxMethodLen is the longest method name that is looked at, in bytes.
 const MaxMethodLen = 64
 
@@ -124,8 +128,8 @@ func parseCall(b []byte, i, around int, c *Call) (end int, err error) {
 		return 0, err
 	}
 	c.Params, c.ID = params, id
-	if c.Err = c.check(version, method); c.Err != nil {
-		c.ID = nil
+	if c.Err = c.check(version, method); c.Err != nil && c.Method != Healthz {
+		c.Method, c.ID = "", nil
 	}
 	return end, nil
 }
@@ -134,6 +138,13 @@ func parseCall(b []byte, i, around int, c *Call) (end int, err error) {
 func (c *Call) check(version, method []byte) error {
 	isString := func(v []byte) bool { return len(v) > 0 && v[0] == '"' }
 	null := func(v []byte) bool { return v == nil || string(v) == "null" }
+	if isString(method) {
+		// A name that no method can have is refused like one that is not
+		// mapped, with the id, and never travels further.
+		if name := unquote(method[1 : len(method)-1]); ValidMethod(name) {
+			c.Method = string(name)
+		}
+	}
 	switch {
 	case !null(version) && !isString(version), !null(method) && !isString(method):
 		return ErrParse
@@ -144,12 +155,6 @@ func (c *Call) check(version, method []byte) error {
 	case c.ID == nil || c.ID[0] == '{' || c.ID[0] == '[' || string(c.ID) == `""`:
 		return ErrID
 	}
-	if name := unquote(method[1 : len(method)-1]); ValidMethod(name) {
-		c.Method = string(name)
-		return nil
-	}
-	// A name that no method can have is refused like one that is not mapped,
-	// with the id, and never travels further.
 	return nil
 }
 

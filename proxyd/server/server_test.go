@@ -279,6 +279,8 @@ func TestLocalAnswers(t *testing.T) {
 	healthz := `{"jsonrpc":"2.0","method":"proxyd_healthz","id":"h"}`
 	healthy := `{"jsonrpc":"2.0","result":"OK","id":"h"}`
 	is(t, f.post(healthz), 200, healthy+"\n")
+	is(t, f.post(`{"method":"proxyd_healthz","id":"h"}`), 200, healthy+"\n")
+	is(t, f.post(`{"method":"proxyd_healthz"}`), 200, `{"jsonrpc":"2.0","result":"OK","id":null}`+"\n")
 	is(t, f.post("["+healthz+"]"), 200, "["+healthy+"]\n")
 	is(t, f.post("["+healthz+","+chainID+"]"), 200, `[{"jsonrpc":"2.0","error":{"code":-32601,"message":"rpc method is not whitelisted"},"id":"h"},`+strings.TrimSpace(okAnswer)+"]\n")
 	is(t, f.post(`{"jsonrpc":"2.0","method":"eth_accounts","id":2}`), 200, `{"jsonrpc":"2.0","result":[],"id":2}`+"\n")
