@@ -47,8 +47,6 @@ type Attempt struct {
 	Calls []*jsonrpc.Call
 	// Results has one entry for each call once the attempt is done.
 	Results []Result
-	// Round is for the caller's use.
-	Round int
 
 	try       Try
 	whole     bool // the timeout is the backend's own

@@ -107,11 +107,12 @@ type Backend struct {
 	labels    codeLabels
 	lines     LineLimit
 
-	// running are the attempts under way; they may outlive their calls.
-	attempts sync.WaitGroup
+	// closing guards running, the attempts under way, which may outlive their
+	// calls, and closed; attempts counts them for Close.
 	closing  sync.Mutex
 	running  map[*Attempt]struct{}
 	closed   bool
+	attempts sync.WaitGroup
 }
 
 // enter counts a new attempt; it returns false once the backend is closed.
@@ -232,9 +233,6 @@ func (b *Backend) Strict() bool { return b.opts.MaxRPSStrict }
 
 // Supports reports whether the backend is not known to lack the method.
 func (b *Backend) Supports(label string) bool { return !b.missing.has(label) }
-
-// Redact replaces the backend's secrets in text by ***.
-func (b *Backend) Redact(text string) string { return b.redact.text(text) }
 
 // Close ends the attempts that nobody waits for, waits for them, and closes the
 // idle connections.

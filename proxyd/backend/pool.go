@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -69,7 +70,7 @@ func (h headReader) Read(p []byte) (int, error) {
 
 var errPoolClosed = errors.New("the connections are closed")
 
-// get returns an idle connection, nil when there is none. The careful look at an idle one
+// get returns an idle connection, nil when there is none. The careful look at one
 // even if it was used a moment ago, because they cannot repeat their request.
 func (p *pool) get(careful bool) (*conn, error) {
 	now := time.Now()
@@ -111,22 +112,24 @@ func (p *pool) takeIdle(now time.Time) (*conn, error) {
 // the occasion.
 func (p *pool) put(c *conn, now time.Time) {
 	c.parked = now
-	var old *conn
+	var old []*conn
 	p.mu.Lock()
-	keep := !p.closed && len(p.idle) < maxIdleConns && now.Sub(c.born) < maxConnAge
-	if keep {
+	n := 0 // the first ones lay idle longest
+	for n < len(p.idle) && now.Sub(p.idle[n].parked) > maxIdleTime {
+		n++
+	}
+	if n > 0 {
+		old = slices.Clone(p.idle[:n])
+		p.idle = slices.Delete(p.idle, 0, n)
+	}
+	if !p.closed && len(p.idle) < maxIdleConns && now.Sub(c.born) < maxConnAge {
 		p.idle = append(p.idle, c)
-		if first := p.idle[0]; now.Sub(first.parked) > maxIdleTime {
-			old = first
-			p.idle = p.idle[1:]
-		}
+	} else {
+		old = append(old, c)
 	}
 	p.mu.Unlock()
-	if !keep {
-		old = c
-	}
-	if old != nil {
-		_ = old.Close()
+	for _, c := range old {
+		_ = c.Close()
 	}
 }
 
