@@ -9,7 +9,7 @@ FUZZTIME ?= 200000x
 STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 part = ./scripts/part
 
-.PHONY: run build test unit race e2e lint fmt fuzz bench microbench tools clean
+.PHONY: run build test unit race e2e lint fmt fuzz bench bench-check microbench tools clean
 
 run: build ## the gateway in front of a small chain of its own
 	$(BIN) demo
@@ -23,6 +23,7 @@ test: ## everything a change must pass; each part prints its time
 	@$(part) unit $(MAKE) --no-print-directory unit
 	@$(part) race $(MAKE) --no-print-directory race
 	@$(part) fuzz $(MAKE) --no-print-directory fuzz FUZZTIME=20000x
+	@$(part) bench $(MAKE) --no-print-directory bench-check
 	@$(part) e2e $(MAKE) --no-print-directory e2e
 	@$(part) --summary
 
@@ -52,6 +53,9 @@ fuzz: ## each fuzz target for FUZZTIME: inputs like 200000x, or a time like 30s
 
 bench: ## this gateway beside plain proxies, in one run (BENCH_SECONDS=1 for a short one)
 	$(GO) run ./bench
+
+bench-check: ## the benchmark for its answers, not its times
+	BENCH_SECONDS=1 BENCH_ROUNDS=1 $(GO) run ./bench
 
 microbench: ## Go benchmarks of the hot functions
 	$(GO) test -run '^$$' -bench . -benchmem ./proxyd/...

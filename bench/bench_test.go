@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -39,9 +40,10 @@ func TestRoundsAreSummedUp(t *testing.T) {
 		{Requests: 100, Seconds: 1, CPU: 0.001, P99: 5, Slow: 1, Failed: map[string]int{"x": 1}},
 		{Requests: 300, Seconds: 1, CPU: 0.009, P99: 7, Failed: map[string]int{"x": 2}, Wrong: map[string]int{"y": 1}},
 		{Requests: 200, Seconds: 1, CPU: 0.004, P99: 6, Slow: 2},
+		{Failed: map[string]int{"z": 1}}, // did not take place
 	}}
 	r.sumUp()
-	if r.CPU != 20 || r.Rate != 200 || r.P99 != 6 || r.Slow != 3 || r.Requests != 600 || r.Failed["x"] != 3 || r.Wrong["y"] != 1 {
+	if r.CPU != 20 || r.CPULow != 10 || r.CPUHigh != 30 || r.Failed["z"] != 1 || r.Rate != 200 || r.P99 != 6 || r.Slow != 3 || r.Requests != 600 || r.Failed["x"] != 3 || r.Wrong["y"] != 1 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -56,7 +58,7 @@ func small(proxyd, haproxy float64) *report {
 
 func TestReportComparesWithHAProxyAndWithTheTargets(t *testing.T) {
 	text := small(30, 15).markdown()
-	for _, want := range []string{"| a small (bodies 120 → 110 bytes) | proxyd | 30.0 |", "| 2.00 |\n|  | haproxy | 15.0 |", "| 1.6 | 2.00 | missed |"} {
+	for _, want := range []string{"| a small (bodies 120 → 110 bytes) | proxyd | 30.0 |", "| 2.00 |\n|  | haproxy | 15.0 | – |", "| 1.6 | 2.00 | missed |"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
@@ -66,30 +68,37 @@ func TestReportComparesWithHAProxyAndWithTheTargets(t *testing.T) {
 	}
 }
 
+func TestThisGatewayIsTheFirstAndTheRatioTheLast(t *testing.T) {
+	for _, w := range works {
+		if w.gateways[0] != nameProxyd {
+			t.Errorf("work %s begins with %s", w.id, w.gateways[0])
+		}
+	}
+	if text := small(1, 1).markdown(); !strings.Contains(text, " | × HAProxy |\n") {
+		t.Errorf("the last column is another:\n%s", text)
+	}
+}
+
 func TestVerdictJudgesAnswersAndNotTimes(t *testing.T) {
 	slow := small(1e9, 1)
 	if err := slow.verdict(); err != nil {
 		t.Errorf("slow: %v", err)
 	}
 	one := map[string]int{"why": 1}
-	for name, spoil := range map[string]func(r *report){
-		"wrong by this gateway":          func(r *report) { r.Rows[0].Wrong = one },
-		"wrong by another":               func(r *report) { r.Rows[1].Wrong = one },
-		"failed by this gateway":         func(r *report) { r.Rows[0].Failed = one },
-		"nothing answered":               func(r *report) { r.Rows[0].Requests = 0 },
-		"wrong where others may fail":    func(r *report) { r.Rows[1].Wrong, r.Rows[1].mayFail = one, true },
-		"failed by another without need": func(r *report) { r.Rows[1].Failed = one },
+	for name, spoil := range map[string]func(o *row){
+		"wrong":            func(o *row) { o.Wrong = one },
+		"failed":           func(o *row) { o.Failed = one },
+		"nothing answered": func(o *row) { o.Requests = 0 },
 	} {
-		r := small(1, 1)
-		spoil(r)
-		if r.verdict() == nil {
-			t.Errorf("%s: no error", name)
+		own, other := small(1, 1), small(1, 1)
+		spoil(&own.Rows[0])
+		spoil(&other.Rows[1])
+		if own.verdict() == nil {
+			t.Errorf("%s by this gateway: no error", name)
 		}
-	}
-	r := small(1, 1)
-	r.Rows[1].Failed, r.Rows[1].mayFail = one, true
-	if err := r.verdict(); err != nil {
-		t.Errorf("failed where it may: %v", err)
+		if err := other.verdict(); err != nil {
+			t.Errorf("%s by another: %v", name, err)
+		}
 	}
 }
 
@@ -102,11 +111,51 @@ func TestEveryTargetNamesAWorkThatThisGatewayDoes(t *testing.T) {
 	}
 }
 
+func TestNamesOfLinesDoNotOverlap(t *testing.T) {
+	const bottom = plotTop + innerHeight
+	for _, ends := range [][]float64{{100, 200}, {100, 101, 99, 100}, {bottom, bottom, bottom - 1}, {plotTop, bottom - 20, bottom, bottom - 2}} {
+		names := make([]name, len(ends))
+		for i, at := range ends {
+			names[i].end, names[i].at = at, at
+		}
+		spread(names)
+		for i, n := range names {
+			if n.at > bottom || n.at < plotTop {
+				t.Errorf("%v: a name at %g stands outside", ends, n.at)
+			}
+			if i > 0 && (n.at < names[i-1].at+nameGap || n.end < names[i-1].end) {
+				t.Errorf("%v: %+v", ends, names)
+			}
+		}
+	}
+}
+
+func TestAxesEndAtRoundValues(t *testing.T) {
+	for _, tc := range []struct{ of, want []float64 }{
+		{[]float64{13, 47}, []float64{10, 20, 50}},
+		{[]float64{0.3, 4}, []float64{0.2, 0.5, 1, 2, 5}},
+		{[]float64{20, 1000}, []float64{20, 50, 100, 200, 500, 1000}},
+		{[]float64{5}, []float64{5, 10, 20, 50}},
+		{nil, []float64{1, 2, 5, 10}},
+	} {
+		a := newAxis(100)
+		for _, v := range tc.of {
+			a.cover(v)
+		}
+		a.open()
+		got := a.round()
+		near := func(a, b float64) bool { return math.Abs(a/b-1) < 1e-9 }
+		if !slices.EqualFunc(got, tc.want, near) || !near(math.Pow(10, a.low), got[0]) || !near(math.Pow(10, a.high), got[len(got)-1]) {
+			t.Errorf("%v: %v, from %g to %g", tc.of, got, a.low, a.high)
+		}
+	}
+}
+
 func TestPlotsAreWellFormed(t *testing.T) {
 	for name, p := range map[string]plot{
 		"nothing": {title: "a < b"},
-		"a point": {lines: []line{{"x", []point{{1, 5}}}}},
-		"lines":   {title: "t", lines: []line{{"x", []point{{1, 5}, {1 << 20, 5000}}}, {"y", []point{{1, 0}, {10, 3}}}}},
+		"a point": {number: number, lines: []line{{"x", []point{{1, 5}}}}},
+		"lines":   {title: "t", number: size, lines: []line{{"x", []point{{1, 5}, {1 << 20, 5000}}}, {"y", []point{{1, 0}, {10, 3}}}}},
 	} {
 		d := xml.NewDecoder(strings.NewReader(p.svg()))
 		for {

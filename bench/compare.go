@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -17,6 +19,8 @@ type row struct {
 	Title    string  `json:"title"`
 	Gateway  string  `json:"gateway"`
 	CPU      float64 `json:"cpu_us_per_request"`
+	CPULow   float64 `json:"cpu_us_lowest_round"`
+	CPUHigh  float64 `json:"cpu_us_highest_round"`
 	Rate     float64 `json:"requests_per_second"`
 	P50      float64 `json:"p50_us"`
 	P99      float64 `json:"p99_us"`
@@ -30,8 +34,6 @@ type row struct {
 	Failed map[string]int   `json:"failed,omitempty"`
 	Wrong  map[string]int   `json:"wrong,omitempty"`
 	Rounds []measure.Result `json:"rounds"`
-
-	mayFail bool
 }
 
 // compare does all works and writes the report.
@@ -51,6 +53,10 @@ func (b *bench) compare(ctx context.Context, m *machine) error {
 		}
 		rows = append(rows, done...)
 	}
+	if len(rows) == 0 {
+		return errors.New("no gateway took part: BENCH_GATEWAYS leaves none for the works of BENCH_WORKS")
+	}
+	m.Load += " before the first round, " + loadAverage() + " after the last"
 	r := &report{Machine: m, Rows: rows}
 	if err := r.write(b.out); err != nil {
 		return err
@@ -63,11 +69,7 @@ func (b *bench) compare(ctx context.Context, m *machine) error {
 // do does one work against all its gateways, round by round.
 func (b *bench) do(ctx context.Context, w *work) ([]row, error) {
 	part := b.taking(w.gateways)
-	s := &setting{timeout: w.timeout}
-	if s.timeout == 0 {
-		s.timeout = 5000
-	}
-	stop, err := b.startUpstreams(ctx, w, s)
+	s, stop, err := b.startUpstreams(ctx, w)
 	if err != nil {
 		return nil, err
 	}
@@ -87,46 +89,63 @@ func (b *bench) do(ctx context.Context, w *work) ([]row, error) {
 	}
 	for round := range rounds {
 		for i, g := range part {
-			if servers[i] == nil {
-				if servers[i], err = b.serve(ctx, g, s); err != nil {
+			fmt.Fprintf(b.progress, "%-2s %s, round %d of %d, %s: ", w.id, w.title, round+1, rounds, g.name)
+			err := b.round(ctx, w, g, s, &servers[i], &rows[i])
+			for _, p := range s.running { // without them no gateway can answer
+				if err := p.alive(); err != nil {
 					return nil, err
 				}
 			}
-			fmt.Fprintf(b.progress, "%-2s %s, round %d of %d, %s: ", w.id, w.title, round+1, rounds, g.name)
-			result, err := b.load(ctx, w, servers[i])
 			if err != nil {
 				fmt.Fprintln(b.progress, "failed")
-				return nil, fmt.Errorf("%s: %w", g.name, err)
+				// Another gateway that does not run is no fault of this one.
+				if ctx.Err() != nil || g.name == nameProxyd {
+					return nil, fmt.Errorf("%s: %w", g.name, err)
+				}
+				rows[i].Rounds = append(rows[i].Rounds, measure.Result{Failed: map[string]int{"the whole round: " + err.Error(): 1}})
 			}
-			fmt.Fprintln(b.progress, brief(result))
-			peak, err := servers[i].peak()
-			if err != nil {
-				return nil, err
-			}
-			rows[i].Rounds, rows[i].Peak = append(rows[i].Rounds, *result), max(rows[i].Peak, peak)
-			if w.cold {
+			if (w.cold || err != nil) && servers[i] != nil {
 				b.processes.stop(servers[i].process)
 				servers[i] = nil
 			}
 		}
 	}
 	for i, g := range part {
-		rows[i].Work, rows[i].Title, rows[i].Gateway, rows[i].mayFail = w.id, w.title, g.name, w.mayFail && g.name != nameProxyd
+		rows[i].Work, rows[i].Title, rows[i].Gateway = w.id, w.title, g.name
 		rows[i].sumUp()
 	}
 	return rows, nil
 }
 
+// round does one round of a work against a gateway, which is started unless it
+// runs.
+func (b *bench) round(ctx context.Context, w *work, g *gateway, s *setting, to **server, r *row) (err error) {
+	if *to == nil {
+		if *to, err = b.serve(ctx, g, s); err != nil {
+			return err
+		}
+	}
+	warmup, length := b.times(w)
+	result, err := b.load(ctx, w, *to, warmup, length)
+	if err := cmp.Or((*to).alive(), err); err != nil {
+		return err
+	}
+	peak, err := (*to).peak()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(b.progress, brief(result))
+	r.Rounds, r.Peak = append(r.Rounds, *result), max(r.Peak, peak)
+	return nil
+}
+
 // peak is the most memory that a gateway and its children have had.
 func (s *server) peak() (int64, error) {
 	pids, err := proc.Tree(s.pid())
-	if err == nil {
-		var peak int64
-		if peak, err = proc.PeakMemory(pids); err == nil {
-			return peak, nil
-		}
+	if err != nil {
+		return 0, err
 	}
-	return 0, fmt.Errorf("%s ended during the work: %w; it said last:\n%s", s.name, err, s.stderr.String())
+	return proc.PeakMemory(pids)
 }
 
 func brief(r *measure.Result) string {
@@ -156,8 +175,10 @@ func (r *row) sumUp() {
 	var cpu, rate, p50, p99 []float64
 	for i := range r.Rounds {
 		m := &r.Rounds[i]
-		cpu, rate = append(cpu, perRequest(m)), append(rate, float64(m.Requests)/m.Seconds)
-		p50, p99 = append(p50, m.P50), append(p99, m.P99)
+		if m.Requests > 0 { // a round without an answer has no times
+			cpu, rate = append(cpu, perRequest(m)), append(rate, float64(m.Requests)/m.Seconds)
+			p50, p99 = append(p50, m.P50), append(p99, m.P99)
+		}
 		r.Requests += m.Requests
 		r.Slow += m.Slow
 		for reason, n := range m.Failed {
@@ -169,6 +190,9 @@ func (r *row) sumUp() {
 		r.Idle, r.Sent, r.Received = m.PerConnection, m.Sent, m.Received
 	}
 	r.CPU, r.Rate, r.P50, r.P99 = median(cpu), median(rate), median(p50), median(p99)
+	if len(cpu) > 0 {
+		r.CPULow, r.CPUHigh = slices.Min(cpu), slices.Max(cpu)
+	}
 }
 
 func median(values []float64) float64 {

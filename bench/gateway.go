@@ -13,11 +13,18 @@ import (
 type setting struct {
 	// upstreams are the addresses to forward to, the first one preferred.
 	upstreams []string
+	// running are the programs behind them.
+	running []*process
 	// ca is the file of the authority that signs for the upstreams, "" for
 	// plain HTTP.
 	ca string
 	// timeout is how long an upstream may take, in milliseconds.
 	timeout int
+	// pprof is the address that this gateway's profiler shall listen on, "" for
+	// none: other gateways have no such thing.
+	pprof string
+	// everyAllocation has it note each allocation instead of one in 512 KiB.
+	everyAllocation bool
 }
 
 func (s *setting) scheme() string {

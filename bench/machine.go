@@ -11,19 +11,21 @@ import (
 
 // machine says what the figures were measured with.
 type machine struct {
-	Date     string `json:"date"`
-	CPU      string `json:"cpu"`
-	Cores    int    `json:"cores"`
-	Memory   string `json:"memory"`
-	Kernel   string `json:"kernel"`
-	Go       string `json:"go"`
-	HAProxy  string `json:"haproxy"`
-	Nginx    string `json:"nginx"`
-	Proxyd   string `json:"proxyd"`
-	Pinning  string `json:"pinning"`
-	Load     string `json:"load_average"`
-	Length   string `json:"length"`
-	Settings string `json:"settings"`
+	Date     string   `json:"date"`
+	CPU      string   `json:"cpu"`
+	Cores    int      `json:"cores"`
+	Memory   string   `json:"memory"`
+	Kernel   string   `json:"kernel"`
+	Go       string   `json:"go"`
+	HAProxy  string   `json:"haproxy"`
+	Nginx    string   `json:"nginx"`
+	Proxyd   string   `json:"proxyd"`
+	Commit   string   `json:"commit"`
+	Missing  []string `json:"missing,omitempty"`
+	Pinning  string   `json:"pinning"`
+	Load     string   `json:"load_average"`
+	Length   string   `json:"length"`
+	Settings string   `json:"settings"`
 }
 
 func machineOf(b *bench) *machine {
@@ -34,7 +36,7 @@ func machineOf(b *bench) *machine {
 		Pinning: fmt.Sprintf("gateway on core %d, upstream and load generator on core %d", b.gatewayCore, b.loadCore),
 		Length: fmt.Sprintf("%d of %v after %v of warm-up, gateways by turns, medians; h0, h and i begin with a gateway just started; i has one of %v",
 			b.rounds, b.length, b.warmup(), time.Duration(hangingLong*float64(b.length)).Round(time.Millisecond)),
-		Load:     loadAverage(),
+		Load: loadAverage(), Commit: commit(), Missing: b.missing,
 		Settings: "proxyd: limits per client, cache and metrics on, log level error, two backends, upstream batches of up to 100; HAProxy: 1 thread; nginx: 1 worker; HTTP/1.1 with keep-alive on both sides",
 	}
 	if b.gatewayCore < 0 {
@@ -44,6 +46,15 @@ func machineOf(b *bench) *machine {
 		m.Kernel = "Linux " + strings.TrimSpace(string(text))
 	}
 	return m
+}
+
+// commit is what was built.
+func commit() string {
+	text, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // loadAverage says how busy the machine was in the last minute: figures from a
@@ -89,10 +100,10 @@ func version(program string, arg string) string {
 func (m *machine) String() string {
 	return fmt.Sprintf(`- Date: %s
 - Machine: %s, %d cores, memory %s, %s
-- Versions: %s; %s; HAProxy: %s; nginx: %s
+- Versions: %s, commit %s; %s; HAProxy: %s; nginx: %s
 - Pinning: %s
-- Load average before the first round: %s
+- Load average: %s
 - Rounds: %s
 - Settings: %s
-`, m.Date, m.CPU, m.Cores, m.Memory, m.Kernel, m.Proxyd, m.Go, m.HAProxy, m.Nginx, m.Pinning, m.Load, m.Length, m.Settings)
+`, m.Date, m.CPU, m.Cores, m.Memory, m.Kernel, m.Proxyd, m.Commit, m.Go, m.HAProxy, m.Nginx, m.Pinning, m.Load, m.Length, m.Settings)
 }

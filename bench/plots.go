@@ -14,6 +14,7 @@ import (
 // sweep is one plot: the same work with one of its sizes growing.
 type sweep struct {
 	file, title, axis string
+	number            func(float64) string // prints sizes
 	gateways          []string
 	points            []int
 	work              func(n int) work
@@ -21,16 +22,16 @@ type sweep struct {
 
 // sweeps is the table of plots. A new one is an entry here.
 var sweeps = []sweep{
-	{"clients", "CPU of a small call by connections", "connections", all, []int{1, 4, 16, 64, 256, 1000}, func(n int) work {
+	{"clients", "CPU time of a small call by client connections", "client connections", number, all, []int{1, 4, 16, 64, 256, 1000}, func(n int) work {
 		return work{load: []string{"-connections", fmt.Sprint(n), "-method", content.Small}}
 	}},
-	{"body-size", "CPU of a call by size of the result", "bytes of the result, 8 connections", all, []int{1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20}, func(n int) work {
+	{"body-size", "CPU time of a call by size of its result, 8 connections", "size of the result", size, all, []int{1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20}, func(n int) work {
 		return work{load: []string{"-connections", "8", "-method", content.Logs, "-size", fmt.Sprint(n)}}
 	}},
-	{"batch-size", "CPU of a batch by number of calls", "calls in a batch, 8 connections", all, []int{1, 3, 10, 30, 100}, func(n int) work {
+	{"batch-size", "CPU time of a batch by number of calls, 8 connections", "calls in a batch", number, all, []int{1, 3, 10, 30, 100}, func(n int) work {
 		return work{load: []string{"-connections", "8", "-batch", fmt.Sprint(n), "-method", content.Small}}
 	}},
-	{"backends", "CPU of a small call by number of backends", "backends, 64 connections", several, []int{1, 2, 4, 8, 16, 32}, func(n int) work {
+	{"backends", "CPU time of a small call by number of backends, 64 connections", "backends", number, several, []int{1, 2, 4, 8, 16, 32}, func(n int) work {
 		return work{listeners: n, load: []string{"-connections", "64", "-method", content.Small}}
 	}},
 }
@@ -42,7 +43,7 @@ func (b *bench) drawAll(ctx context.Context, m *machine) error {
 	all.Machine = m
 	for i := range sweeps {
 		s := &sweeps[i]
-		p := plot{title: s.title, x: s.axis, y: "CPU µs of the gateway for each request"}
+		p := plot{title: s.title, x: s.axis, number: s.number, note: fmt.Sprintf("%s, %d cores, %s; one round of %v for each point", m.CPU, m.Cores, m.Date, b.length)}
 		for _, g := range b.taking(s.gateways) {
 			p.lines = append(p.lines, line{name: g.name})
 		}

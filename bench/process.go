@@ -120,6 +120,16 @@ func (p *process) ready(ctx context.Context, addr string) error {
 	}
 }
 
+// alive is an error when the process has ended.
+func (p *process) alive() error {
+	select {
+	case <-p.ended:
+		return fmt.Errorf("%s ended during the work (%s); it said last:\n%s", p.name, p.cmd.ProcessState, p.stderr.String())
+	default:
+		return nil
+	}
+}
+
 // freeAddr returns an address of 127.0.0.1 that nobody listens on.
 func freeAddr() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

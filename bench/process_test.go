@@ -38,6 +38,9 @@ func TestAProcessThatEndsAtOnceIsQuoted(t *testing.T) {
 	}
 	defer ps.stop(p)
 	err = p.ready(context.Background(), "127.0.0.1:1")
+	if gone := p.alive(); gone == nil || !strings.Contains(gone.Error(), "exit status 3") {
+		t.Errorf("alive: %v", gone)
+	}
 	if err == nil || !strings.Contains(err.Error(), "no such key") || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("%v", err)
 	}

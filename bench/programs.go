@@ -12,42 +12,49 @@ import (
 	"gateway.internal/bench/internal/measure"
 )
 
-// startUpstreams starts the upstreams of a work and puts them into the setting.
-func (b *bench) startUpstreams(ctx context.Context, w *work, s *setting) (stop func(), err error) {
+// startUpstreams starts the upstreams of a work; the setting is for the gateways
+// in front of them.
+func (b *bench) startUpstreams(ctx context.Context, w *work) (s *setting, stop func(), err error) {
+	s = &setting{timeout: w.timeout}
+	if s.timeout == 0 {
+		s.timeout = 5000
+	}
 	var args []string
 	if w.tls {
 		s.ca = filepath.Join(b.dir, "ca.pem")
-		args = []string{"-tls", s.ca}
+		args = append(args, "-tls", s.ca)
+	}
+	if w.idLast {
+		args = append(args, "-id-last")
 	}
 	listeners := w.listeners
 	if listeners == 0 {
 		listeners = 2
 	}
-	var started []*process
 	stop = func() {
-		for _, p := range started {
+		for _, p := range s.running {
 			b.processes.stop(p)
 		}
 	}
 	begin := func(args ...string) error {
 		p, addrs, err := b.upstream(ctx, args...)
 		if err == nil {
-			started = append(started, p)
+			s.running = append(s.running, p)
 			s.upstreams = append(s.upstreams, addrs...)
 		}
 		return err
 	}
 	if w.first != "" {
 		if err := begin("-mode", w.first); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		listeners--
 	}
 	if err := begin(append(args, "-listeners", fmt.Sprint(listeners))...); err != nil {
 		stop()
-		return nil, err
+		return nil, nil, err
 	}
-	return stop, nil
+	return s, stop, nil
 }
 
 // upstream starts the upstream program and returns its addresses.
@@ -76,14 +83,7 @@ func (b *bench) upstream(ctx context.Context, args ...string) (*process, []strin
 }
 
 // load runs the load generator once against a gateway.
-func (b *bench) load(ctx context.Context, w *work, s *server) (*measure.Result, error) {
-	length, warmup := b.length, b.warmup()
-	if w.long > 0 {
-		length = time.Duration(w.long * float64(length))
-	}
-	if w.cold {
-		warmup = 0
-	}
+func (b *bench) load(ctx context.Context, w *work, s *server, warmup, length time.Duration) (*measure.Result, error) {
 	args := append([]string{"-target", s.addr, "-pid", fmt.Sprint(s.pid()), "-time", length.String(), "-warmup", warmup.String()}, w.load...)
 	result, err := b.runLoad(ctx, length+warmup, args)
 	if err != nil {
@@ -92,7 +92,19 @@ func (b *bench) load(ctx context.Context, w *work, s *server) (*measure.Result, 
 	return result, nil
 }
 
-// warmup is how long a gateway is asked before each round.
+// times are how long a gateway is asked in a work before each round and in it.
+func (b *bench) times(w *work) (warmup, length time.Duration) {
+	warmup, length = b.warmup(), b.length
+	if w.cold {
+		warmup = 0
+	}
+	if w.long > 0 {
+		length = time.Duration(w.long * float64(length))
+	}
+	return warmup, length
+}
+
+// warmup is how long a gateway is asked before each round that is not cold.
 func (b *bench) warmup() time.Duration {
 	return min(b.length/3, time.Second).Round(time.Millisecond)
 }

@@ -9,14 +9,18 @@ import (
 // limits per client address, cache, metrics, log level error.
 func proxydCommand(b *bench, s *setting, addr, dir string) ([]string, error) {
 	var c strings.Builder
-	fmt.Fprintf(&c, `[server]
+	c.WriteString(`[server]
 rpc_host = "127.0.0.1"
 rpc_port = 8545
 log_level = "error"
 trusted_proxies = ["127.0.0.1"]
 max_upstream_batch_size = 100
 timeout_seconds = 20
-
+`)
+	if s.pprof != "" {
+		fmt.Fprintf(&c, "enable_pprof = true\npprof_addr = %q\n", s.pprof)
+	}
+	fmt.Fprintf(&c, `
 [cache]
 enabled = true
 
@@ -49,5 +53,9 @@ out_of_service_seconds = 30
 	fmt.Fprintf(&c, "\n[backend_groups.main]\nbackends = [%s]\n", strings.Join(names, ", "))
 	c.WriteString("\n[rpc_method_mappings]\n\"eth_*\" = \"main\"\n")
 	file, err := b.writeConfig(dir, "proxyd.toml", c.String())
-	return []string{b.program("proxyd"), "run", "--http.port", portOf(addr), "--metrics.port", "0", file}, err
+	args := []string{b.program("proxyd"), "run", "--http.port", portOf(addr), "--metrics.port", "0", file}
+	if s.everyAllocation {
+		args = append([]string{"env", "GODEBUG=memprofilerate=1"}, args...)
+	}
+	return args, err
 }

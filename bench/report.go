@@ -45,13 +45,32 @@ func (r *report) write(dir string) error {
 	return nil
 }
 
+// reading says how the table is meant.
+const reading = `A request is one HTTP request: a batch is one. Each gateway has a core of its own, and the load generator shares another with the
+upstream, so that the rates say little and the processor's time is what compares.
+
+- CPU µs: user and system time of the gateway's processes for a request, the median of the rounds; beside it the lowest and the highest.
+- p50, p99: from when a request was sent; in h0, h and i from when it was due, whether those before it had been answered or not.
+- peak MiB: the most resident memory of the gateway's processes since it was started.
+- failed, wrong: requests without an answer or with an error, and answers with an id, a length or a byte that is not that of the call;
+  of all rounds, warm-ups included. Every byte of every answer is compared.
+- × HAProxy: CPU µs of the gateway through that of HAProxy in the same work.
+
+proxyd reads each call, looks up its method, limits, caches and counts it, and checks each answer and its id. HAProxy, nginx and
+reverseproxy (Go's httputil.ReverseProxy) forward bytes.
+
+`
+
 // markdown is one table of all works and, below it, what went wrong and the
 // targets.
 func (r *report) markdown() string {
 	var b strings.Builder
-	b.WriteString("A request is one HTTP request: a batch is one. CPU is user and system time of the gateway's processes for each.\n\n")
-	b.WriteString("| work | gateway | CPU µs | requests/s | p50 ms | p99 ms | peak MiB | failed | wrong | over 1 s | × HAProxy |\n")
-	b.WriteString("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	if len(r.Machine.Missing) > 0 {
+		fmt.Fprintf(&b, "**Skipped, since they are not installed and cannot be: %s.**\n\n", strings.Join(r.Machine.Missing, ", "))
+	}
+	b.WriteString(reading)
+	b.WriteString("| work | gateway | CPU µs | in rounds | requests/s | p50 ms | p99 ms | peak MiB | failed | wrong | over 1 s | × HAProxy |\n")
+	b.WriteString("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	last := ""
 	for i := range r.Rows {
 		o := &r.Rows[i]
@@ -64,10 +83,14 @@ func (r *report) markdown() string {
 		}
 		last = o.Work
 		ratio := "–"
-		if h := r.find(o.Work, nameHAProxy); h != nil && h.CPU > 0 {
+		if h := r.find(o.Work, nameHAProxy); h != nil && h.CPU > 0 && o.CPU > 0 {
 			ratio = fmt.Sprintf("%.2f", o.CPU/h.CPU)
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %.0f | %.2f | %.2f | %.0f | %d | %d | %d | %s |\n", title, o.Gateway, figure(o.CPU), o.Rate,
+		between := "–"
+		if len(o.Rounds) > 1 {
+			between = figure(o.CPULow) + "–" + figure(o.CPUHigh)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %.0f | %.2f | %.2f | %.0f | %d | %d | %d | %s |\n", title, o.Gateway, figure(o.CPU), between, o.Rate,
 			o.P50/1000, o.P99/1000, mib(o.Peak), measure.Sum(o.Failed), measure.Sum(o.Wrong), o.Slow, ratio)
 	}
 	r.idleTable(&b)
@@ -108,20 +131,23 @@ func (r *report) faults(b *strings.Builder) {
 			for _, reason := range slices.Sorted(maps.Keys(kind.counts)) {
 				b.WriteString(head)
 				head = ""
-				fmt.Fprintf(b, "- %s %s: %d %s: %s\n", o.Work, o.Gateway, kind.counts[reason], kind.name, reason)
+				fmt.Fprintf(b, "- %s %s: %d %s: %s\n", o.Work, o.Gateway, kind.counts[reason], kind.name, strings.Join(strings.Fields(reason), " "))
 			}
 		}
 	}
 }
 
-// verdict is an error when an answer was wrong, or failed where none may. Times
-// are not judged.
+// verdict is an error when an answer of this gateway was wrong or failed. Other
+// gateways are only reported, and times are not judged.
 func (r *report) verdict() error {
 	var errs []error
 	for i := range r.Rows {
 		o := &r.Rows[i]
+		if o.Gateway != nameProxyd {
+			continue
+		}
 		wrong, failed := measure.Sum(o.Wrong), measure.Sum(o.Failed)
-		if wrong > 0 || failed > 0 && !o.mayFail {
+		if wrong > 0 || failed > 0 {
 			errs = append(errs, fmt.Errorf("work %s, %s: %d answers were wrong and %d requests failed of %d; the report says why", o.Work, o.Gateway, wrong, failed, wrong+failed+o.Requests))
 		}
 		if o.Requests == 0 {

@@ -1,16 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"html"
 	"math"
+	"slices"
 	"strings"
 )
 
 // plot is lines over two logarithmic axes.
 type plot struct {
-	title, x, y string
-	lines       []line
+	title, x, note string
+	// number prints values of x, duration those of y, which are microseconds.
+	number func(float64) string
+	lines  []line
 }
 
 type line struct {
@@ -20,19 +24,26 @@ type line struct {
 
 type point struct{ x, y float64 }
 
-// Sizes of a plot in pixels.
+// Sizes of a plot in pixels. The names of the lines stand on the right.
 const (
-	plotWidth, plotHeight = 720, 440
-	plotLeft, plotRight   = 70, 20
-	plotTop, plotBottom   = 70, 60
+	plotWidth, plotHeight = 760, 440
+	plotLeft, plotRight   = 84, 124
+	plotTop, plotBottom   = 56, 84
 	innerWidth            = plotWidth - plotLeft - plotRight
 	innerHeight           = plotHeight - plotTop - plotBottom
-	legendTop, legendStep = 54, 130
+	nameGap               = 17 // between two names
 )
 
-// colours of the lines, told apart by the colour-blind too; each line has a mark
-// of its own besides.
-var colours = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#595959"}
+// colours of the lines, which can be seen on white and on black and told apart by
+// the colour-blind; each line has a mark of its own besides.
+var colours = []string{"#0a7cc2", "#d55e00", "#009e73", "#cc79a7", "#808080"}
+
+// style is for pages of either colour.
+const style = `<style>
+.page{fill:#ffffff}.text{fill:#1f2328}.faint{fill:#59636e}.grid{stroke:#dde2e7}.frame{stroke:#8c959f}
+@media(prefers-color-scheme:dark){.page{fill:#0d1117}.text{fill:#e6edf3}.faint{fill:#9198a1}.grid{stroke:#2c323a}}
+</style>
+`
 
 // svg draws the plot. Points that are not above zero are left out.
 func (p *plot) svg() string {
@@ -43,37 +54,33 @@ func (p *plot) svg() string {
 			y.cover(pt.y)
 		}
 	}
-	y.low, y.high = math.Floor(y.low), math.Ceil(y.high)
 	x.open()
 	y.open()
+	steps := y.round()
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" font-size="12" role="img">`+"\n", plotWidth, plotHeight, plotWidth, plotHeight)
-	fmt.Fprintf(&b, "<title>%s</title>\n", html.EscapeString(p.title))
-	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#ffffff"/>`+"\n", plotWidth, plotHeight)
-	text(&b, plotLeft, 28, "start", 16, p.title)
-	text(&b, plotLeft+innerWidth/2, plotHeight-14, "middle", 12, p.x)
-	fmt.Fprintf(&b, `<text transform="translate(18 %d) rotate(-90)" text-anchor="middle">%s</text>`+"\n", plotTop+innerHeight/2, html.EscapeString(p.y))
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" font-size="13" role="img">`+"\n", plotWidth, plotHeight, plotWidth, plotHeight)
+	fmt.Fprintf(&b, "<title>%s</title>\n%s", html.EscapeString(p.title), style)
+	fmt.Fprintf(&b, `<rect class="page" width="%d" height="%d"/>`+"\n", plotWidth, plotHeight)
+	text(&b, "text", plotLeft, 32, "start", 17, p.title)
+	text(&b, "text", plotLeft+innerWidth/2, plotTop+innerHeight+48, "middle", 13, p.x+", log scale")
+	text(&b, "faint", plotLeft, plotHeight-12, "start", 11, p.note)
+	fmt.Fprintf(&b, `<text class="text" transform="translate(20 %d) rotate(-90)" text-anchor="middle">CPU time per request, log scale</text>`+"\n", plotTop+innerHeight/2)
 	for _, v := range p.ticks() {
 		at := plotLeft + x.at(v)
-		fmt.Fprintf(&b, `<path d="M%.1f %dv%d" stroke="#e0e0e0"/>`+"\n", at, plotTop, innerHeight)
-		text(&b, at, plotTop+innerHeight+18, "middle", 12, short(v))
+		fmt.Fprintf(&b, `<path class="grid" d="M%.1f %dv%d"/>`+"\n", at, plotTop, innerHeight)
+		text(&b, "text", at, plotTop+innerHeight+23, "middle", 13, p.number(v))
 	}
-	for e := y.low; e <= y.high; e++ {
-		for _, m := range []float64{1, 2, 5} {
-			v := m * math.Pow(10, e)
-			if math.Log10(v) > y.high+1e-9 {
-				break
-			}
-			at := plotTop + innerHeight - y.at(v)
-			fmt.Fprintf(&b, `<path d="M%d %.1fh%d" stroke="#e0e0e0"/>`+"\n", plotLeft, at, innerWidth)
-			text(&b, plotLeft-8, at+4, "end", 12, short(v))
-		}
+	for _, v := range steps {
+		at := plotTop + innerHeight - y.at(v)
+		fmt.Fprintf(&b, `<path class="grid" d="M%d %.1fh%d"/>`+"\n", plotLeft, at, innerWidth)
+		text(&b, "text", plotLeft-9, at+4.5, "end", 13, duration(v))
 	}
-	fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%d" height="%d" fill="none" stroke="#808080"/>`+"\n", plotLeft, plotTop, innerWidth, innerHeight)
-	for i, l := range p.lines {
+	fmt.Fprintf(&b, `<rect class="frame" x="%d" y="%d" width="%d" height="%d" fill="none"/>`+"\n", plotLeft, plotTop, innerWidth, innerHeight)
+	var names []name
+	for i, l := range slices.Backward(p.lines) { // the first lies on top
 		colour := colours[i%len(colours)]
-		var path strings.Builder
-		var marks strings.Builder
+		var path, marks strings.Builder
+		n := name{text: l.name, colour: colour}
 		for _, pt := range l.points {
 			if pt.x <= 0 || pt.y <= 0 {
 				continue
@@ -85,15 +92,42 @@ func (p *plot) svg() string {
 			}
 			fmt.Fprintf(&path, "%s%.1f %.1f", command, px, py)
 			mark(&marks, i, px, py, colour)
+			n.x, n.end, n.at = px, py, py
 		}
+		if path.Len() == 0 {
+			continue
+		}
+		names = append(names, n)
 		fmt.Fprintf(&b, `<path d="%s" fill="none" stroke="%s" stroke-width="2"/>`+"\n%s", path.String(), colour, marks.String())
-		at := float64(plotLeft + i*legendStep)
-		fmt.Fprintf(&b, `<path d="M%.1f %dh24" stroke="%s" stroke-width="2"/>`+"\n", at, legendTop-4, colour)
-		mark(&b, i, at+12, legendTop-4, colour)
-		text(&b, at+30, legendTop, "start", 12, l.name)
+	}
+	spread(names)
+	for _, n := range names {
+		const right = plotLeft + innerWidth
+		fmt.Fprintf(&b, `<path d="M%.1f %.1fL%d %.1fh6" fill="none" stroke="%s"/>`+"\n", n.x, n.end, right+14, n.at, n.colour)
+		text(&b, "text", right+25, n.at+4.5, "start", 13, n.text)
 	}
 	b.WriteString("</svg>\n")
 	return b.String()
+}
+
+// name is the name of a line: where the line ends and at which height it stands.
+type name struct {
+	text, colour string
+	x, end, at   float64
+}
+
+// spread moves names apart that would stand on each other, in the order of the
+// ends of their lines and not below the plot.
+func spread(names []name) {
+	slices.SortStableFunc(names, func(a, b name) int { return cmp.Compare(a.end, b.end) })
+	for i := 1; i < len(names); i++ {
+		names[i].at = max(names[i].at, names[i-1].at+nameGap)
+	}
+	lowest := float64(plotTop + innerHeight)
+	for i := len(names) - 1; i >= 0; i-- {
+		names[i].at = min(names[i].at, lowest)
+		lowest = names[i].at - nameGap
+	}
 }
 
 // ticks are the x values that were measured.
@@ -108,8 +142,8 @@ func (p *plot) ticks() (values []float64) {
 	return values
 }
 
-func text(b *strings.Builder, x, y float64, anchor string, size int, s string) {
-	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="%s" font-size="%d">%s</text>`+"\n", x, y, anchor, size, html.EscapeString(s))
+func text(b *strings.Builder, class string, x, y float64, anchor string, size int, s string) {
+	fmt.Fprintf(b, `<text class="%s" x="%.1f" y="%.1f" text-anchor="%s" font-size="%d">%s</text>`+"\n", class, x, y, anchor, size, html.EscapeString(s))
 }
 
 func mark(b *strings.Builder, kind int, x, y float64, colour string) {
@@ -148,20 +182,46 @@ func (a *axis) open() {
 	}
 }
 
+// round widens the axis to steps of 1, 2 and 5 times a power of ten, and returns
+// those on it.
+func (a *axis) round() (steps []float64) {
+	const near = 1e-9
+	step := func(i int) float64 { return math.Pow(10, math.Floor(float64(i)/3)) * []float64{1, 2, 5}[(i%3+3)%3] }
+	first := int(math.Floor(a.low)) * 3
+	for math.Log10(step(first+1)) <= a.low+near {
+		first++
+	}
+	for i := first; ; i++ {
+		steps = append(steps, step(i))
+		if math.Log10(step(i)) >= a.high-near && i > first {
+			a.low, a.high = math.Log10(step(first)), math.Log10(step(i))
+			return steps
+		}
+	}
+}
+
 func (a *axis) at(v float64) float64 { return (math.Log10(v) - a.low) / (a.high - a.low) * a.length }
 
-// short prints a number as people write it: 64Ki, 20k.
-func short(v float64) string {
-	n := int64(v)
+// duration prints microseconds.
+func duration(us float64) string {
 	switch {
-	case v != float64(n):
-		return fmt.Sprintf("%g", v)
-	case n >= 1<<20 && n%(1<<20) == 0:
-		return fmt.Sprintf("%dMi", n>>20)
-	case n >= 1<<10 && n%(1<<10) == 0 && n%1000 != 0:
-		return fmt.Sprintf("%dKi", n>>10)
-	case n >= 1000 && n%1000 == 0:
-		return fmt.Sprintf("%dk", n/1000)
+	case us >= 1e6:
+		return fmt.Sprintf("%g s", us/1e6)
+	case us >= 1e3:
+		return fmt.Sprintf("%g ms", us/1e3)
 	}
-	return fmt.Sprint(n)
+	return fmt.Sprintf("%g µs", us)
+}
+
+func number(v float64) string { return fmt.Sprintf("%.0f", v) }
+
+// size prints bytes.
+func size(v float64) string {
+	switch {
+	case v >= 1<<20:
+		return fmt.Sprintf("%.0f MiB", v/(1<<20))
+	case v >= 1<<10:
+		return fmt.Sprintf("%.0f KiB", v/(1<<10))
+	}
+	return fmt.Sprintf("%.0f B", v)
 }

@@ -92,7 +92,7 @@ func (r *report) targetTable(b *strings.Builder) {
 	if len(all) == 0 {
 		return
 	}
-	b.WriteString("\n| work | proxyd | target ≤ | reached | |\n|---|---|--:|--:|---|\n")
+	b.WriteString("\nTargets for proxyd; the exit code does not depend on those that are times or memory.\n\n| work | proxyd | target ≤ | reached | |\n|---|---|--:|--:|---|\n")
 	for _, v := range all {
 		met := "missed"
 		if v.Met {

@@ -18,6 +18,8 @@ type work struct {
 	first string
 	// tls has the upstreams speak TLS.
 	tls bool
+	// idLast has the upstreams put the id behind the result, as some nodes do.
+	idLast bool
 	// gateways are those that take part, in the order of a round.
 	gateways []string
 	// timeout of the upstreams in milliseconds; 0 is 5000.
@@ -29,8 +31,6 @@ type work struct {
 	// once.
 	once bool
 	long float64
-	// mayFail works are about failing upstreams; a plain proxy may fail there.
-	mayFail bool
 }
 
 // Rates of the open loops in calls a second.
@@ -55,6 +55,8 @@ var works = []work{
 		load: []string{"-connections", "64", "-method", content.Chain}},
 	{id: "c", title: "1 MiB result, 8 connections", gateways: all,
 		load: []string{"-connections", "8", "-method", content.Logs, "-size", fmt.Sprint(1 << 20)}},
+	{id: "c2", title: "1 MiB result, id last, 8 connections", gateways: all, idLast: true,
+		load: []string{"-connections", "8", "-method", content.Logs, "-size", fmt.Sprint(1 << 20)}},
 	{id: "d", title: "16 MiB result, 2 connections", gateways: all,
 		load: []string{"-connections", "2", "-method", content.Logs, "-size", fmt.Sprint(16 << 20)}},
 	{id: "e", title: "batch of 100, not cached, 8 connections", gateways: all,
@@ -65,9 +67,9 @@ var works = []work{
 		load: []string{"-connections", "64", "-clients", "10000", "-method", content.Small}},
 	{id: "h0", title: fmt.Sprintf("small call, %d a second", refusedRate), gateways: several, cold: true,
 		load: []string{"-rate", fmt.Sprint(refusedRate), "-method", content.Small}},
-	{id: "h", title: fmt.Sprintf("the same, first upstream refuses, %d a second", refusedRate), gateways: several, cold: true, first: "refuse", mayFail: true,
+	{id: "h", title: fmt.Sprintf("the same, first upstream refuses, %d a second", refusedRate), gateways: several, cold: true, first: "refuse",
 		load: []string{"-rate", fmt.Sprint(refusedRate), "-method", content.Small}},
-	{id: "i", title: fmt.Sprintf("first upstream hangs, timeout 1 s, %d a second", hangingRate), gateways: several, cold: true, first: "hang", mayFail: true,
+	{id: "i", title: fmt.Sprintf("first upstream hangs, timeout 1 s, %d a second", hangingRate), gateways: several, cold: true, first: "hang",
 		timeout: 1000, once: true, long: hangingLong,
 		load: []string{"-rate", fmt.Sprint(hangingRate), "-method", content.Small}},
 	{id: "j", title: "5,000 idle connections", gateways: append(slices.Clone(all), nameBare), once: true,

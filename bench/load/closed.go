@@ -19,7 +19,7 @@ const (
 // answer to the last one has come. Faults count in the warm-up too.
 func closedLoop(o *options, pids []int) (*measure.Result, error) {
 	var phase atomic.Int32
-	var answered atomic.Bool
+	var done atomic.Int64
 	var wg sync.WaitGroup
 	conns := make([]conn, o.connections)
 	tallies := make([]tally, o.connections)
@@ -41,9 +41,7 @@ func closedLoop(o *options, pids []int) (*measure.Result, error) {
 				switch {
 				case phase.Load() == measuring:
 					t.add(c, time.Since(from), err)
-					if !answered.Load() {
-						answered.Store(true)
-					}
+					done.Add(1)
 				case err != nil:
 					t.fault(err)
 				}
@@ -60,8 +58,11 @@ func closedLoop(o *options, pids []int) (*measure.Result, error) {
 	}
 	phase.Store(measuring)
 	time.Sleep(o.window)
-	// A short window may be over before the first large answer is.
-	for late := time.Now().Add(exchangeTimeout); !answered.Load() && time.Now().Before(late); {
+	// Time is used in the window for requests that end after it, and less for
+	// those that began before: only many requests make up for that. A short
+	// window may even be over before the first large answer is.
+	enough := int64(4 * o.connections)
+	for late := time.Now().Add(exchangeTimeout); done.Load() < enough && time.Now().Before(late); {
 		time.Sleep(time.Millisecond)
 	}
 	window, cpu, err := m.stop()
