@@ -289,6 +289,7 @@ func (b *builder) front(routes *server.Routes, g *graph) (*server.Server, error)
 		Keys: b.c.Authentication, APIKeys: b.o.APIKeys, PublicAccess: c.PublicAccess,
 		AddressHeader: b.c.RateLimit.IPHeaderOverride, TrustedProxies: trusted,
 		MaxBody: c.MaxBodySizeBytes, MaxBatch: b.c.Batch.MaxSize, Timeout: c.Timeout.D(), Gzip: c.Gzip,
+		WriteTimeout: c.WriteTimeout.D(), MaxStreams: c.MaxStreamsPerClient,
 		CORS:     server.CORS{Origins: c.CORSAllowedOrigins, Methods: c.CORSAllowedMethods, Headers: c.CORSAllowedHeaders, MaxAge: c.CORSMaxAge.D()},
 		ServedBy: c.EnableServedByHeader, LogBodies: logBodies,
 		WhitelistMessage: b.c.WhitelistErrorMessage, BatchMessage: b.c.Batch.ErrorMessage, RateLimitMessage: b.c.RateLimit.ErrorMessage,

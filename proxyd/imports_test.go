@@ -33,6 +33,7 @@ var beside = map[string]struct{ by, imports []string }{
 	// Plain data: it checks names against the tables that the data is for.
 	"proxyd/config":   {[]string{"proxyd", "cmd/proxyd"}, []string{"proxyd/jsonrpc", "proxyd/classify"}},
 	"proxyd/devchain": {[]string{"cmd/proxyd"}, nil},
+	"proxyd/series":   {[]string{"proxyd/backend", "proxyd/cache", "proxyd/server"}, nil},
 }
 
 // around are programs that use the gateway from outside, as a whole: they may bring packages of their own

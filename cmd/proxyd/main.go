@@ -23,7 +23,10 @@ func main() {
 	// net/http writes what it finds odd through the standard logger, with bytes
 	// that a provider sent: neither JSON nor free of secrets.
 	log.SetOutput(io.Discard)
-	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
+	floor := newHeapFloor()
+	code := execute(os.Args[1:], os.Stdout, os.Stderr)
+	floor.keep()
+	os.Exit(code)
 }
 
 // execute runs the command line and returns the exit code. Errors go to stderr.

@@ -20,7 +20,11 @@ func (a *Attempt) readOne(reply *reply, c *jsonrpc.Call, result *Result, r jsonr
 		a.fail1(c, result, a.invalid(reply, err))
 		return
 	}
-	a.take(reply, c, result, r, scopeOf([]*jsonrpc.Call{c}))
+	answer := &a.room.answer
+	if len(a.Calls) > 1 { // this is one of several parts
+		answer = new(jsonrpc.Answer)
+	}
+	a.take(reply, c, result, r, scope{label: c.Label, params: c.Params}, answer)
 }
 
 // isReplyTo reports whether r answers the request with the given id. An error
@@ -47,7 +51,7 @@ func (a *Attempt) readSingle(reply *reply, calls []*jsonrpc.Call, results []Resu
 	}
 	about := scopeOf(calls)
 	for i, c := range calls {
-		a.take(reply, c, &results[i], r, about)
+		a.take(reply, c, &results[i], r, about, new(jsonrpc.Answer))
 	}
 	return notRefused
 }
@@ -103,20 +107,21 @@ func (a *Attempt) readBatch(reply *reply, calls []*jsonrpc.Call, results []Resul
 		}
 		byCall[id-first] = r
 	}
+	answers := make([]jsonrpc.Answer, len(calls))
 	for i, r := range byCall {
 		if r == nil {
 			a.fail1(calls[i], &results[i], a.invalid(reply, errors.New("invalid answer: no element for this call")))
 			continue
 		}
-		a.take(reply, calls[i], &results[i], *r, scopeOf(calls[i:i+1]))
+		a.take(reply, calls[i], &results[i], *r, scope{label: calls[i].Label, params: calls[i].Params}, &answers[i])
 	}
 }
 
-// take makes a reply that belongs to the call its result; about is what r
-// speaks of when it is an error.
-func (a *Attempt) take(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.Reply, about scope) {
+// take makes a reply that belongs to the call its result, with answer for room;
+// about is what r speaks of when it is an error.
+func (a *Attempt) take(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.Reply, about scope, answer *jsonrpc.Answer) {
 	b := a.Backend
-	answer := &jsonrpc.Answer{Backend: b.opts.Name, Group: a.try.Group}
+	answer.Backend, answer.Group = b.opts.Name, a.try.Group
 	if reply.status != 200 && b.allowed(reply.status) {
 		answer.Status = reply.status
 	}
@@ -161,7 +166,7 @@ func (a *Attempt) readFailure(reply *reply, calls []*jsonrpc.Call, results []Res
 			evidence.RPC, evidence.Code, evidence.Message, evidence.Data = true, e.Code, e.Message, e.Data
 			evidence.Method, evidence.Params = calls[0].Method, calls[0].Params
 			if len(calls) == 1 && b.opts.Classify.Classify(evidence).Elsewhere == classify.No {
-				a.take(reply, calls[0], &results[0], r, scopeOf(calls))
+				a.take(reply, calls[0], &results[0], r, scopeOf(calls), new(jsonrpc.Answer))
 				return notRefused
 			}
 		}

@@ -52,11 +52,15 @@ type Attempt struct {
 	whole     bool // the timeout is the backend's own
 	label     string
 	share     time.Duration
+	slot      bool // it holds one
 	started   time.Time
 	ends      time.Time // of the share
 	flight    flight
+	begun     *pooled // the exchange that the caller's goroutine began
 	abandoned atomic.Bool
 	settled   atomic.Bool
+	kept      bool    // somebody reads the stream
+	stream    *stream // the answer's, nil when it came whole
 
 	mu    sync.Mutex
 	cause error // why the attempt was canceled
@@ -64,36 +68,76 @@ type Attempt struct {
 	// ctx is made when something needs one.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+
+	// room is what the attempt at a single call needs.
+	room struct {
+		results [1]Result
+		answer  jsonrpc.Answer
+		reply   reply
+		body    body
+		live    [1]exchange
+		pooled  pooled
+	}
+}
+
+func (b *Backend) newAttempt(calls []*jsonrpc.Call, try Try) *Attempt {
+	a := &Attempt{Backend: b, Calls: calls, try: try, label: attemptLabel(calls)}
+	if a.Results = a.room.results[:]; len(calls) > 1 {
+		a.Results = make([]Result, len(calls))
+	}
+	a.live = a.room.live[:0]
+	a.whole, a.share = try.Timeout >= b.opts.ResponseTimeout, try.Timeout
+	a.try.Timeout = min(try.Timeout, b.opts.ResponseTimeout)
+	a.flight = flight{attempt: a, trial: try.Trial}
+	return a
 }
 
 // Begin starts an attempt and sends it to done when it has ended; done must have
 // room. Every attempt must be given to Settle, or abandoned.
 func (b *Backend) Begin(calls []*jsonrpc.Call, try Try, done chan<- *Attempt) *Attempt {
-	a := &Attempt{
-		Backend: b, Calls: calls, Results: make([]Result, len(calls)),
-		try: try, label: attemptLabel(calls), started: time.Now(),
-	}
-	a.whole, a.share = try.Timeout >= b.opts.ResponseTimeout, try.Timeout
-	a.try.Timeout = min(try.Timeout, b.opts.ResponseTimeout)
-	a.flight = flight{suspected: make(chan struct{}), trial: try.Trial}
-	if !b.enter(a) {
-		a.fail(a.Calls, a.Results, &Error{Backend: b.opts.Name, Kind: Canceled, cause: errClosed})
+	a := b.newAttempt(calls, try)
+	a.started = time.Now()
+	if !b.flights.add(&a.flight) {
+		a.refuse()
 		done <- a
 		return a
 	}
-	go func() {
-		defer b.leave(a)
-		a.run()
-		done <- a
-		if a.abandoned.Load() {
-			a.Settle(false)
-		}
-	}()
+	a.Go(done)
 	return a
 }
 
+// refuse ends an attempt at a backend that was closed.
+func (a *Attempt) refuse() {
+	a.fail(a.Calls, a.Results, &Error{Backend: a.Backend.opts.Name, Kind: Canceled, cause: errClosed})
+}
+
+// finish runs the attempt to its end, and sends it to done unless that is nil.
+func (a *Attempt) finish(done chan<- *Attempt) {
+	a.run()
+	streams := a.stream != nil // who takes the attempt may end the stream at once
+	if done != nil {
+		done <- a
+	}
+	if a.abandoned.Load() {
+		a.Settle(false)
+	}
+	if !streams {
+		a.leave()
+	}
+}
+
+// leave is the very end of an attempt.
+func (a *Attempt) leave() {
+	a.mu.Lock()
+	if a.cancel != nil {
+		a.cancel(nil)
+	}
+	a.mu.Unlock()
+	a.Backend.attempts.Done()
+}
+
 // Suspected is closed when the answer is overdue and the backend silent.
-func (a *Attempt) Suspected() <-chan struct{} { return a.flight.suspected }
+func (a *Attempt) Suspected() <-chan struct{} { return a.Backend.flights.suspicion(&a.flight) }
 
 // Cancel ends the attempt without a verdict about the backend.
 func (a *Attempt) Cancel(cause error) {
@@ -136,7 +180,7 @@ func (a *Attempt) context() context.Context {
 func (a *Attempt) attach(x exchange) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.cause == nil {
+	if a.cause == nil && !slices.Contains(a.live, x) {
 		a.live = append(a.live, x)
 	}
 	return a.cause == nil
@@ -155,12 +199,8 @@ func (a *Attempt) detach(x exchange) {
 // time-out, since only that tells a pause from a failure.
 func (a *Attempt) Abandon() {
 	a.abandoned.Store(true)
-	select {
-	case <-a.flight.suspected:
-	default:
-		if !a.try.Finish {
-			a.Cancel(errAbandoned)
-		}
+	if !a.try.Finish && !a.Backend.flights.wasTold(&a.flight) {
+		a.Cancel(errAbandoned)
 	}
 }
 
@@ -169,13 +209,20 @@ var errClosed = errors.New("the backend is closed")
 
 var errAbandoned = errors.New("another attempt was quicker")
 
+// Keep says that the answer was given to its call, whose reader ends its stream.
+func (a *Attempt) Keep() { a.kept = true }
+
 // Settle ends the attempt's part in the backend's health. blame says that
-// another backend answered the same call, so that a failure counts.
+// another backend answered the same call, so that a failure counts. An answer
+// that nobody keeps is dropped.
 func (a *Attempt) Settle(blame bool) {
 	if a.settled.Swap(true) {
 		return
 	}
 	b := a.Backend
+	if a.stream != nil && !a.kept {
+		a.stream.Close()
+	}
 	if blame {
 		for i := range a.Results {
 			r := &a.Results[i]
@@ -201,29 +248,43 @@ func (a *Attempt) run() {
 			b.opts.Log.Error("panic in an attempt", "backend", b.opts.Name, "panic", fmt.Sprint(p))
 			a.fail(a.Calls, a.Results, &Error{Backend: b.opts.Name, Kind: Invalid, Wrote: true, cause: errors.New("internal error")})
 		}
-		b.flights.remove(&a.flight)
+		if a.slot {
+			b.opts.Slots.release()
+		}
+		if a.stream != nil {
+			b.flights.landed(&a.flight)
+		} else {
+			b.flights.remove(&a.flight)
+		}
 		a.report(time.Now())
 	}()
 	// The wait for a slot is the gateway's own matter: neither the backend's
 	// time nor a reason to call it silent.
-	if err := b.opts.Slots.acquire(a); err != nil {
-		e := &Error{Backend: b.opts.Name, Kind: Canceled, cause: err}
-		if errors.Is(err, ErrOverloaded) {
-			e.Kind = Overloaded
-			b.opts.Metrics.overloaded(b.opts.Name)
+	if !a.slot {
+		if err := b.opts.Slots.acquire(a); err != nil {
+			e := &Error{Backend: b.opts.Name, Kind: Canceled, cause: err}
+			if errors.Is(err, ErrOverloaded) {
+				e.Kind = Overloaded
+				b.opts.Metrics.overloaded(b.opts.Name)
+			}
+			a.fail(a.Calls, a.Results, e)
+			return
 		}
-		a.fail(a.Calls, a.Results, e)
-		return
+		a.slot = true
+		started, overdue := a.start(time.Now())
+		b.flights.start(&a.flight, started, overdue)
 	}
-	defer b.opts.Slots.release()
-	a.started = time.Now()
-	a.ends = a.started.Add(a.share)
-	a.flight.started = a.started
-	if a.try.Watched {
-		a.flight.overdue = a.started.Add(b.health.expect(a.label))
-	}
-	b.flights.add(&a.flight)
 	a.ask(a.Calls, a.Results)
+}
+
+// start notes when the attempt itself begins, and returns when its answer will
+// be overdue.
+func (a *Attempt) start(now time.Time) (started, overdue time.Time) {
+	a.started, a.ends = now, now.Add(a.share)
+	if a.try.Watched {
+		overdue = now.Add(a.Backend.health.expect(a.label))
+	}
+	return now, overdue
 }
 
 // refusal says why a backend did not look at a batch.
@@ -240,8 +301,10 @@ const (
 
 // ask asks for calls, in as many parts as the backend is known to need.
 func (a *Attempt) ask(calls []*jsonrpc.Call, results []Result) {
-	parts := a.Backend.batchCap.split(calls)
-	if len(parts) == 1 {
+	var parts [][]*jsonrpc.Call
+	if a.begun == nil && !a.Backend.batchCap.takes(len(calls)) {
+		parts = a.Backend.batchCap.split(calls)
+	} else {
 		switch a.post(calls, results) {
 		case notRefused:
 			return
@@ -277,16 +340,14 @@ func (a *Attempt) ask(calls []*jsonrpc.Call, results []Result) {
 // post makes one HTTP exchange. It reports whether the backend refused the batch
 // as a batch.
 func (a *Attempt) post(calls []*jsonrpc.Call, results []Result) refusal {
-	b := a.Backend
-	first := b.ids.Add(uint64(len(calls))) - uint64(len(calls)) + 1
-	body := appendBody(calls, first)
-	reply, e := a.roundTrip(body, calls)
+	x, first := a.exchange(calls)
+	reply, e := a.roundTrip(x, calls, first)
 	if e != nil {
 		a.fail(calls, results, e)
 		return notRefused
 	}
 	refused := a.read(reply, calls, results, first)
-	if refused == tooMuch && len(body) < smallBody {
+	if refused == tooMuch && x.size() < smallBody {
 		refused = tooMany
 	}
 	return refused
@@ -297,6 +358,11 @@ const smallBody = 4 << 10
 
 // read gives what came back to the calls.
 func (a *Attempt) read(reply *reply, calls []*jsonrpc.Call, results []Result, first uint64) refusal {
+	if reply.stream != nil {
+		results[0] = Result{Answer: &jsonrpc.Answer{Stream: reply.stream, Backend: a.Backend.opts.Name, Group: a.try.Group}}
+		a.stream = reply.stream
+		return notRefused
+	}
 	if !a.Backend.allowed(reply.status) {
 		return a.readFailure(reply, calls, results, first)
 	}
@@ -319,12 +385,8 @@ func (a *Attempt) read(reply *reply, calls []*jsonrpc.Call, results []Result, fi
 	return notRefused
 }
 
-func appendBody(calls []*jsonrpc.Call, first uint64) []byte {
-	size := 2
-	for _, c := range calls {
-		size += len(c.Method) + len(c.Params) + 80
-	}
-	body := make([]byte, 0, size)
+// appendBody appends the body of a request for calls, whose ids count from first.
+func appendBody(body []byte, calls []*jsonrpc.Call, first uint64) []byte {
 	if len(calls) == 1 {
 		return jsonrpc.AppendRequest(body, calls[0], first)
 	}

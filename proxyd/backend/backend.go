@@ -107,36 +107,8 @@ type Backend struct {
 	labels    codeLabels
 	lines     LineLimit
 
-	// closing guards running, the attempts under way, which may outlive their
-	// calls, and closed; attempts counts them for Close.
-	closing  sync.Mutex
-	running  map[*Attempt]struct{}
-	closed   bool
+	// attempts counts those under way, which may outlive their calls, for Close.
 	attempts sync.WaitGroup
-}
-
-// enter counts a new attempt; it returns false once the backend is closed.
-func (b *Backend) enter(a *Attempt) bool {
-	b.closing.Lock()
-	defer b.closing.Unlock()
-	if !b.closed {
-		b.attempts.Add(1)
-		b.running[a] = struct{}{}
-	}
-	return !b.closed
-}
-
-// leave ends an attempt that entered.
-func (b *Backend) leave(a *Attempt) {
-	b.closing.Lock()
-	delete(b.running, a)
-	b.closing.Unlock()
-	a.mu.Lock()
-	if a.cancel != nil {
-		a.cancel(nil)
-	}
-	a.mu.Unlock()
-	b.attempts.Done()
 }
 
 // New builds a backend. It neither dials nor starts anything; Close releases
@@ -165,7 +137,6 @@ func New(o Options) (*Backend, error) {
 	if o.MaxRPS > 0 {
 		b.tokens = rate.NewLimiter(rate.Limit(o.MaxRPS), max(1, int(o.MaxRPS)))
 	}
-	b.running = make(map[*Attempt]struct{})
 	b.openPool()
 	o.Metrics.watch(b)
 	return b, nil
@@ -237,14 +208,9 @@ func (b *Backend) Supports(label string) bool { return !b.missing.has(label) }
 // Close ends the attempts that nobody waits for, waits for them, and closes the
 // idle connections.
 func (b *Backend) Close() {
-	b.closing.Lock()
-	b.closed = true
-	for a := range b.running {
-		a.Cancel(errClosed)
-	}
-	b.closing.Unlock()
+	b.flights.cancelAll(errClosed)
 	b.attempts.Wait()
-	b.flights.close()
+	b.flights.stop()
 	b.transport.close()
 	if b.pool != nil {
 		b.pool.close()
@@ -272,15 +238,23 @@ func NewSlots(n int, wait time.Duration) *Slots {
 	return &Slots{free: make(chan struct{}, n), wait: wait}
 }
 
-// acquire takes a slot, or returns ErrOverloaded or the context's error.
-func (s *Slots) acquire(a *Attempt) error {
+// try takes a slot if there is one.
+func (s *Slots) try() bool {
 	if s == nil {
-		return nil
+		return true
 	}
 	select {
 	case s.free <- struct{}{}:
-		return nil
+		return true
 	default:
+		return false
+	}
+}
+
+// acquire takes a slot, or returns ErrOverloaded or the context's error.
+func (s *Slots) acquire(a *Attempt) error {
+	if s.try() {
+		return nil
 	}
 	ctx := a.context()
 	t := time.NewTimer(s.wait)

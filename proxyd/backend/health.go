@@ -72,8 +72,10 @@ func (h *health) init(o *Options) {
 }
 
 // Standing returns how the backend is now.
-func (b *Backend) Standing() Standing {
-	now := time.Now()
+func (b *Backend) Standing() Standing { return b.StandingAt(time.Now()) }
+
+// StandingAt is Standing for a caller that knows what time it is.
+func (b *Backend) StandingAt(now time.Time) Standing {
 	h := &b.health
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -51,13 +51,29 @@ func (l *codeLabels) label(code int64) string {
 	return s
 }
 
-// statusLabel returns the label for an HTTP status.
-func statusLabel(status int) string {
+// boundedStatus returns a status with the same label that is one of few.
+func boundedStatus(status int) int {
+	if status == 0 || status >= 100 && status <= 599 {
+		return status
+	}
+	return -1
+}
+
+// StatusLabel returns the label for an HTTP status.
+func StatusLabel(status int) string {
 	switch {
 	case status == 0:
 		return "none"
 	case status < 100 || status > 599:
 		return "other"
 	}
-	return strconv.Itoa(status)
+	return statusTexts[status-100]
 }
+
+// statusTexts spell the HTTP statuses from 100 on.
+var statusTexts = func() (texts [500]string) {
+	for i := range texts {
+		texts[i] = strconv.Itoa(100 + i)
+	}
+	return texts
+}()

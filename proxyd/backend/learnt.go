@@ -17,12 +17,18 @@ type learnt struct {
 	until atomic.Int64 // unix nanoseconds
 }
 
+// takes reports whether n calls at once are not known to be too many.
+func (l *learnt) takes(n int) bool {
+	most := int(l.most.Load())
+	return most == 0 || n <= most || time.Now().UnixNano() > l.until.Load()
+}
+
 // split cuts calls into what the backend is known to take at once.
 func (l *learnt) split(calls []*jsonrpc.Call) [][]*jsonrpc.Call {
-	most := int(l.most.Load())
-	if most == 0 || len(calls) <= most || time.Now().UnixNano() > l.until.Load() {
+	if l.takes(len(calls)) {
 		return [][]*jsonrpc.Call{calls}
 	}
+	most := int(l.most.Load())
 	var parts [][]*jsonrpc.Call
 	for len(calls) > most {
 		parts = append(parts, calls[:most])

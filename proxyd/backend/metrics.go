@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"gateway.internal/proxyd/jsonrpc"
+	"gateway.internal/proxyd/series"
 )
 
 // Metrics are the series that all backends feed. Names and labels are the
@@ -22,6 +23,12 @@ type Metrics struct {
 	durations *prometheus.HistogramVec
 	overload  *prometheus.CounterVec
 	ejections *prometheus.CounterVec
+	streams   *prometheus.CounterVec
+
+	// Those that every call counts in, by their labels.
+	statusSeries   series.Set[statusKey, prometheus.Counter]
+	durationSeries series.Set[durationKey, prometheus.Observer]
+	forwardSeries  series.Set[forwardKey, prometheus.Counter]
 
 	mu       sync.Mutex
 	backends map[*Backend]struct{}
@@ -44,6 +51,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			"backend_name", "method_name", "error_code", "status_code", "class"),
 		overload:  counter("too_many_request_errors_total", "Attempts that found no free slot of max_concurrent_rpcs in time.", "backend_name"),
 		ejections: counter("backend_out_of_service_total", "Times a backend was taken out of service.", "backend_name"),
+		streams:   counter("streamed_answers_total", "Large answers passed on while they came, by how they ended: whole, backend_broke (the client saw the answer break off) or client_left (or took nothing for write_timeout).", "backend_name", "end"),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "proxyd", Name: "rpc_backend_request_duration_seconds", Help: "Time of an attempt.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"backend_name", "method_name", "batched"}),
 		backends: make(map[*Backend]struct{}),
@@ -81,45 +89,97 @@ func (m *Metrics) forget(b *Backend) {
 func (m *Metrics) ejected(name string)    { m.ejections.WithLabelValues(name).Inc() }
 func (m *Metrics) overloaded(name string) { m.overload.WithLabelValues(name).Inc() }
 
+type statusKey struct {
+	auth, backend, method string
+	status                int
+	batched               bool
+}
+
+func (m *Metrics) statusFor(k statusKey) prometheus.Counter {
+	return m.statuses.WithLabelValues(k.auth, k.backend, k.method, StatusLabel(k.status), strconv.FormatBool(k.batched))
+}
+
+type durationKey struct {
+	backend, method string
+	batched         bool
+}
+
+func (m *Metrics) durationFor(k durationKey) prometheus.Observer {
+	return m.durations.WithLabelValues(k.backend, k.method, strconv.FormatBool(k.batched))
+}
+
+type forwardKey struct{ auth, backend, method, source string }
+
+func (m *Metrics) forwardFor(k forwardKey) prometheus.Counter {
+	return m.forwards.WithLabelValues(k.auth, k.backend, k.method, k.source)
+}
+
 // status counts an HTTP status.
 func (m *Metrics) status(a *Attempt, calls []*jsonrpc.Call, status int) {
-	m.statuses.WithLabelValues(authOf(calls[0]), a.Backend.opts.Name, attemptLabel(calls), statusLabel(status), strconv.FormatBool(len(calls) > 1)).Inc()
+	key := statusKey{authOf(calls[0]), a.Backend.opts.Name, attemptLabel(calls), boundedStatus(status), len(calls) > 1}
+	m.statusSeries.Get(key, m.statusFor).Inc()
 }
 
 // attempt counts an attempt that has ended.
 func (m *Metrics) attempt(a *Attempt, took time.Duration) {
 	name := a.Backend.opts.Name
-	m.durations.WithLabelValues(name, a.label, strconv.FormatBool(len(a.Calls) > 1)).Observe(took.Seconds())
-	for i, c := range a.Calls {
-		r := &a.Results[i]
+	m.durationSeries.Get(durationKey{name, a.label, len(a.Calls) > 1}, m.durationFor).Observe(took.Seconds())
+	for i := 0; i < len(a.Calls); {
+		c, r := a.Calls[i], &a.Results[i]
 		if r.Err != nil && r.Err.Kind == Overloaded {
+			i++
 			continue // it was never sent
 		}
-		auth, source := authOf(c), "http"
+		n := 1 // in a batch the next ones are often alike
+		if r.isResult() {
+			for i+n < len(a.Calls) && a.Calls[i+n].Label == c.Label && a.Calls[i+n].Client == c.Client && a.Results[i+n].isResult() {
+				n++
+			}
+		}
+		source := "http"
 		if c.Client != nil && c.Client.Source != "" {
 			source = c.Client.Source
 		}
-		m.forwards.WithLabelValues(auth, name, c.Label, source).Inc()
-		switch {
-		case r.Err != nil && r.Err.Kind == Canceled:
-		case r.Err != nil:
-			code, raw := "-1", "none"
-			if r.Err.RPC {
-				code = a.Backend.labels.label(r.Err.Code)
-				raw = code
-			}
-			m.errors.WithLabelValues(auth, name, c.Label, code).Inc()
-			m.providers.WithLabelValues(name, c.Label, raw, statusLabel(r.Err.HTTP), r.Outcome.Class).Inc()
-		case r.Answer.Error != nil:
-			code := a.Backend.labels.label(r.Answer.Code)
-			m.errors.WithLabelValues(auth, name, c.Label, code).Inc()
-			m.providers.WithLabelValues(name, c.Label, code, statusLabel(max(200, r.Answer.Status)), r.Outcome.Class).Inc()
-			if kind := specialError(r.Answer.Error); kind != "" {
-				m.special.WithLabelValues(auth, name, c.Label, kind).Inc()
-			}
+		m.forwardSeries.Get(forwardKey{authOf(c), name, c.Label, source}, m.forwardFor).Add(float64(n))
+		m.failure(a, c, r)
+		i += n
+	}
+}
+
+func (r *Result) isResult() bool { return r.Err == nil && r.Answer.Error == nil }
+
+// failure counts a result that is an error.
+func (m *Metrics) failure(a *Attempt, c *jsonrpc.Call, r *Result) {
+	name, auth := a.Backend.opts.Name, authOf(c)
+	switch {
+	case r.Err != nil && r.Err.Kind == Canceled:
+	case r.Err != nil:
+		code, raw := "-1", "none"
+		if r.Err.RPC {
+			code = a.Backend.labels.label(r.Err.Code)
+			raw = code
+		}
+		m.errors.WithLabelValues(auth, name, c.Label, code).Inc()
+		m.providers.WithLabelValues(name, c.Label, raw, StatusLabel(r.Err.HTTP), r.Outcome.Class).Inc()
+	case r.Answer.Error != nil:
+		code := a.Backend.labels.label(r.Answer.Code)
+		m.errors.WithLabelValues(auth, name, c.Label, code).Inc()
+		m.providers.WithLabelValues(name, c.Label, code, StatusLabel(max(200, r.Answer.Status)), r.Outcome.Class).Inc()
+		if kind := specialError(r.Answer.Error); kind != "" {
+			m.special.WithLabelValues(auth, name, c.Label, kind).Inc()
 		}
 	}
 }
+
+// How a streamed answer can end.
+const (
+	streamWhole  = "whole"
+	streamBroken = "backend_broke"
+	streamLeft   = "client_left"
+)
+
+// streamed counts a streamed answer that has ended.
+func (m *Metrics) streamed(name, how string) { m.streams.WithLabelValues(name, how).Inc() }
 
 func authOf(c *jsonrpc.Call) string {
 	if c.Client == nil || c.Client.Auth == "" {

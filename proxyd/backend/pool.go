@@ -68,44 +68,38 @@ func (h headReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-var errPoolClosed = errors.New("the connections are closed")
-
 // get returns an idle connection, nil when there is none. The careful look at one
 // even if it was used a moment ago, because they cannot repeat their request.
-func (p *pool) get(careful bool) (*conn, error) {
-	now := time.Now()
+func (p *pool) get(careful bool, now time.Time) *conn {
 	for {
-		c, err := p.takeIdle(now)
-		if err != nil || c == nil {
-			return nil, err
+		c := p.takeIdle(now)
+		if c == nil {
+			return nil
 		}
 		if (careful || now.Sub(c.parked) > checkIdleAfter) && !c.alive() {
 			_ = c.Close()
 			continue
 		}
 		c.reused = true
-		return c, nil
+		return c
 	}
 }
 
 // takeIdle returns the idle connection that was used last, nil when there is
 // none that is young enough.
-func (p *pool) takeIdle(now time.Time) (*conn, error) {
+func (p *pool) takeIdle(now time.Time) *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
-		return nil, errPoolClosed
-	}
 	for len(p.idle) > 0 {
 		c := p.idle[len(p.idle)-1]
 		p.idle[len(p.idle)-1] = nil
 		p.idle = p.idle[:len(p.idle)-1]
 		if now.Sub(c.born) < maxConnAge && now.Sub(c.parked) < maxIdleTime {
-			return c, nil
+			return c
 		}
 		_ = c.Close()
 	}
-	return nil, nil
+	return nil
 }
 
 // put gives a connection back. Those that lay idle for too long are closed on
@@ -168,26 +162,37 @@ func (p *pool) close() {
 // alive reports whether an idle connection can still be used: nothing has come,
 // neither an end nor bytes that nobody asked for.
 func (c *conn) alive() bool {
+	_, err := c.peek()
+	return errors.Is(err, syscall.EAGAIN)
+}
+
+// open reports whether the other side has not ended a connection.
+func (c *conn) open() bool {
+	_ = c.SetReadDeadline(time.Time{}) // one that has passed would answer for it
+	n, err := c.peek()
+	return n > 0 || errors.Is(err, syscall.EAGAIN)
+}
+
+// peek looks at what has come without waiting or taking it.
+func (c *conn) peek() (n int, err error) {
 	raw := c.Conn
 	if t, ok := raw.(*tls.Conn); ok {
 		raw = t.NetConn()
 	}
 	s, ok := raw.(syscall.Conn)
 	if !ok {
-		return true
+		return 0, syscall.EAGAIN
 	}
 	rc, err := s.SyscallConn()
 	if err != nil {
-		return false
+		return 0, err
 	}
-	alive := false
-	err = rc.Read(func(fd uintptr) bool {
+	outer := rc.Read(func(fd uintptr) bool {
 		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		alive = errors.Is(err, syscall.EAGAIN)
+		n, _, err = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		return true
 	})
-	return err == nil && alive
+	return n, errors.Join(outer, err)
 }
 
 // interrupt makes the owner's read or write return at once.

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -19,7 +20,7 @@ import (
 const sendParams = `["0x02c0"]`
 
 // reply1 answers a request on a raw connection.
-func reply1(c net.Conn, request []byte, more string) {
+func reply1(c io.Writer, request []byte, more string) {
 	body := fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"result":"0x1"}`, idIn(request))
 	fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s", len(body), more, body)
 }
@@ -45,8 +46,10 @@ func TestConnectionIsNotUsedAgain(t *testing.T) {
 	for name, answer := range map[string]func(net.Conn, []byte){
 		"when it was announced to close": func(c net.Conn, r []byte) { reply1(c, r, "Connection: close\r\n") },
 		"with bytes behind the answer": func(c net.Conn, r []byte) {
-			reply1(c, r, "")
-			io.WriteString(c, "GARBAGE")
+			var both bytes.Buffer // at once, since bytes that come later cannot be seen in time
+			reply1(&both, r, "")
+			both.WriteString("GARBAGE")
+			c.Write(both.Bytes())
 		},
 		"after HTTP/1.0": func(c net.Conn, r []byte) {
 			fmt.Fprintf(c, "HTTP/1.0 200 OK\r\n\r\n{\"id\":%d,\"result\":\"0x1\"}", idIn(r))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -21,89 +22,160 @@ const maxHead = 256 << 10
 // pooled is one request and its answer on one connection of the pool: net/http
 // parses the answer, and nothing else of it is used, since two goroutines for
 // each connection are most of what a call through it costs. The goroutine that
-// makes the exchange owns it; interrupt may be called by others.
+// makes the exchange owns it; interrupt and letGo may be called by others.
 type pooled struct {
 	a       *Attempt
-	calls   []*jsonrpc.Call
 	pool    *pool
-	timeout time.Duration // to the head of the answer, and for each pause after
+	room    *requestRoom
+	request []byte // with its head
+	body    int    // size of the body
+	first   uint64 // id of the first call
+	// deadline is when the head of the answer must be here.
+	deadline time.Time
 	// repeat allows the request to be written again when a connection that lay
 	// idle turns out to be dead.
 	repeat bool
 
-	mu    sync.Mutex
-	conn  *conn
-	cause error // why the exchange was interrupted
+	mu      sync.Mutex
+	conn    *conn
+	cause   error // why the exchange was interrupted
+	waiting bool  // the owner waits for the first byte and may be let go
+	freed   bool  // it was let go
 
-	wrote bool // bytes of the request may have reached the other side
-	heard bool // bytes of the answer have come
+	sent  bool  // the request was written to conn
+	werr  error // as far as that went
+	wrote bool  // bytes of the request may have reached the other side
+	heard bool  // bytes of the answer have come
 }
+
+// requestRoom keeps the memory of a request, and of its body alone.
+type requestRoom struct{ request, body []byte }
 
 // maxPooledRequest is the largest request buffer that is kept for the next one.
 const maxPooledRequest = 64 << 10
 
-var requests = sync.Pool{New: func() any { return new([]byte) }}
+var requests = sync.Pool{New: func() any { return new(requestRoom) }}
 
 // postRequest tells net/http's parser what the answer answers.
 var postRequest = &http.Request{Method: http.MethodPost}
 
-// do writes the request and reads the head of the answer.
-func (x *pooled) do(body []byte) (*http.Response, error) {
-	room := requests.Get().(*[]byte)
-	request := x.a.Backend.appendRequest((*room)[:0], x.calls[0].Client, body)
-	defer func() {
-		if cap(request) <= maxPooledRequest {
-			*room = request
-			requests.Put(room)
-		}
-	}()
-	deadline := time.Now().Add(x.timeout)
+// set prepares x to ask for calls.
+func (x *pooled) set(a *Attempt, calls []*jsonrpc.Call, now time.Time) {
+	b := a.Backend
+	x.a, x.pool, x.repeat, x.deadline = a, b.pool, onlyReads(calls), now.Add(a.try.Timeout)
+	x.first = b.nextIDs(len(calls))
+	x.room = requests.Get().(*requestRoom)
+	body := appendBody(x.room.body[:0], calls, x.first)
+	x.request = b.appendRequest(x.room.request[:0], calls[0].Client, body)
+	x.body = len(body)
+	x.room.body, x.room.request = body, x.request
+}
+
+func (x *pooled) size() int { return x.body }
+
+// do sends the request, unless that has been done, and reads the head of the
+// answer.
+func (x *pooled) do() (*http.Response, error) {
 	for {
-		c, err := x.connect(deadline)
-		if err != nil {
-			return nil, err
+		if !x.sent {
+			if err := x.connect(); err != nil {
+				return nil, err
+			}
+			x.send()
 		}
-		res, err := x.once(c, request)
+		x.sent = false
+		res, err := x.head()
 		if err == nil {
 			return res, nil
 		}
+		again := x.conn.reused && !x.heard && (x.repeat || !x.wrote)
 		x.release(false)
-		if !c.reused || x.heard || !x.repeat && x.wrote || x.interrupted() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		if !again || x.interrupted() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, err
 		}
 	}
 }
 
-// connect takes a connection and sets its deadline.
-func (x *pooled) connect(deadline time.Time) (*conn, error) {
+// connect takes a connection, a new one when none lies idle.
+func (x *pooled) connect() error {
+	if x.conn != nil || x.connectIdle(time.Now()) {
+		return nil
+	}
 	if cause := x.interrupted(); cause != nil {
-		return nil, cause
+		return cause
 	}
-	c, err := x.pool.get(!x.repeat)
-	if err == nil && c == nil {
-		dialing, cancel := context.WithDeadline(x.a.context(), deadline)
-		c, err = x.pool.fresh(dialing)
-		cancel()
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	dialing, cancel := context.WithDeadline(x.a.context(), x.deadline)
+	c, err := x.pool.fresh(dialing)
+	cancel()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if x.cause != nil {
-		_ = c.Close()
-		return nil, x.cause
-	}
-	x.conn = c
-	return c, c.SetDeadline(deadline)
+	return x.take(c)
 }
 
-// once makes the exchange on one connection, up to the head of the answer.
-func (x *pooled) once(c *conn, request []byte) (*http.Response, error) {
+// connectIdle takes a connection if one lies idle.
+func (x *pooled) connectIdle(now time.Time) bool {
+	c := x.pool.get(!x.repeat, now)
+	return c != nil && x.take(c) == nil
+}
+
+// take makes c the exchange's.
+func (x *pooled) take(c *conn) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.cause != nil {
+		_ = c.Close()
+		return x.cause
+	}
+	x.conn = c
+	return c.SetDeadline(x.deadline)
+}
+
+// send writes the request.
+func (x *pooled) send() {
+	c := x.conn
 	c.headLeft, c.got = maxHead, false
-	n, werr := c.Write(request)
-	x.wrote = x.wrote || n > 0
-	if werr != nil && !errors.Is(werr, os.ErrDeadlineExceeded) {
+	n, err := c.Write(x.request)
+	x.sent, x.werr, x.wrote = true, err, x.wrote || n > 0
+}
+
+// begin sends the request on the connection that it has, and waits for the first
+// byte of the answer. It returns false when it was let go or the first byte does
+// not come; do finds out which, and goes on.
+func (x *pooled) begin() bool {
+	// Requests that have come meanwhile are read first: what is written together
+	// wakes the other side once, which is a tenth of what a call costs.
+	runtime.Gosched()
+	if x.send(); x.werr != nil {
+		return false
+	}
+	x.mu.Lock()
+	x.waiting = x.cause == nil
+	x.mu.Unlock()
+	_, err := x.conn.reader.Peek(1)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.waiting = false
+	if x.freed && x.cause == nil {
+		_ = x.conn.SetReadDeadline(x.deadline)
+	}
+	return err == nil
+}
+
+// letGo ends the wait of begin. Nothing is lost: do goes on where it was.
+func (x *pooled) letGo() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.waiting && x.conn != nil {
+		x.waiting, x.freed = false, true
+		_ = x.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// head reads the head of the answer.
+func (x *pooled) head() (*http.Response, error) {
+	c := x.conn
+	if x.werr != nil && !errors.Is(x.werr, os.ErrDeadlineExceeded) {
 		// The other side may have answered before it had read everything.
 		_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 	}
@@ -111,14 +183,14 @@ func (x *pooled) once(c *conn, request []byte) (*http.Response, error) {
 		res, err := http.ReadResponse(c.reader, postRequest)
 		x.heard = x.heard || c.got
 		switch {
-		case err != nil && werr != nil:
-			return nil, werr
+		case err != nil && x.werr != nil:
+			return nil, x.werr
 		case err != nil:
 			return nil, err
 		case res.StatusCode >= 100 && res.StatusCode < 200 && res.StatusCode != http.StatusSwitchingProtocols:
 			continue // an interim answer, RFC 9110 section 15.2
 		}
-		if werr != nil {
+		if x.werr != nil {
 			res.Close = true
 		}
 		c.headLeft = -1
@@ -129,6 +201,10 @@ func (x *pooled) once(c *conn, request []byte) (*http.Response, error) {
 // finish gives the connection back, or closes it when it cannot be used again.
 func (x *pooled) finish(res *http.Response, whole bool) {
 	x.release(whole && !res.Close && x.conn.reader.Buffered() == 0)
+	if cap(x.request) <= maxPooledRequest && cap(x.room.body) <= maxPooledRequest {
+		requests.Put(x.room)
+	}
+	x.room, x.request = nil, nil
 }
 
 // release ends the ownership of the connection.
@@ -167,15 +243,19 @@ func (x *pooled) interrupted() error {
 	return x.cause
 }
 
-// extend gives the next piece of the body its time, unless the exchange is over or
-// the piece is here already.
+func (x *pooled) here() bool { return x.conn.reader.Buffered() > 0 }
+
+// extend gives the next piece of the body its time, unless the exchange is over.
 func (x *pooled) extend(deadline time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.cause == nil && x.conn != nil && x.conn.reader.Buffered() == 0 {
+	if x.cause == nil && x.conn != nil {
 		_ = x.conn.SetReadDeadline(deadline)
 	}
 }
+
+// rest has nothing to do: a connection's deadline matters to reads only.
+func (x *pooled) rest() {}
 
 // written reports whether bytes of the request may have reached the other side.
 func (x *pooled) written() bool { return x.wrote }

@@ -16,15 +16,22 @@ import (
 type reply struct {
 	status     int
 	body       []byte
+	stream     *stream // instead of a body
 	retryAfter time.Duration
 }
 
 // exchange is one request and its answer over HTTP.
 type exchange interface {
-	// do sends the body of a request and returns the answer's head.
-	do(body []byte) (*http.Response, error)
+	// do sends the request and returns the answer's head.
+	do() (*http.Response, error)
+	// size is that of the request's body in bytes.
+	size() int
+	// here reports whether a piece of the answer's body has come already.
+	here() bool
 	// extend gives the next piece of the answer's body its time.
 	extend(deadline time.Time)
+	// rest stops that time while nobody reads.
+	rest()
 	// finish releases the connection; whole says that the body was read to its
 	// end. It is called once, also without an answer.
 	finish(res *http.Response, whole bool)
@@ -34,21 +41,31 @@ type exchange interface {
 	written() bool
 }
 
-// DefaultMaxResponseSize bounds an answer's body when the configuration does not:
-// an answer is held in memory as a whole.
+// DefaultMaxResponseSize bounds the body of an answer that is held in memory as a
+// whole, when the configuration does not.
 const DefaultMaxResponseSize = 256 << 20
 
 // maxFailureText is how much is read of a body that is no answer but may say
 // why.
 const maxFailureText = 64 << 10
 
-// newExchange returns the exchange for calls.
-func (a *Attempt) newExchange(calls []*jsonrpc.Call) exchange {
-	if a.Backend.pool == nil {
-		return &standard{a: a, calls: calls}
+// exchange returns the exchange for calls, and the id of the first of them.
+func (a *Attempt) exchange(calls []*jsonrpc.Call) (exchange, uint64) {
+	switch x := a.begun; {
+	case x != nil:
+		a.begun = nil
+		return x, x.first
+	case a.Backend.pool == nil:
+		first := a.Backend.nextIDs(len(calls))
+		return &standard{a: a, calls: calls, body: appendBody(nil, calls, first)}, first
 	}
-	return &pooled{a: a, calls: calls, pool: a.Backend.pool, timeout: a.try.Timeout, repeat: onlyReads(calls)}
+	x := new(pooled)
+	x.set(a, calls, time.Now())
+	return x, x.first
 }
+
+// nextIDs takes n ids and returns the first.
+func (b *Backend) nextIDs(n int) uint64 { return b.ids.Add(uint64(n)) - uint64(n) + 1 }
 
 func onlyReads(calls []*jsonrpc.Call) bool {
 	for _, c := range calls {
@@ -59,60 +76,49 @@ func onlyReads(calls []*jsonrpc.Call) bool {
 	return true
 }
 
-// nextDeadline is when the next piece of a body must have come: every piece has
-// the attempt's timeout anew, but all together no more than the attempt's share
-// of the call's time, so that a trickle does not keep the call from others.
-func (a *Attempt) nextDeadline() time.Time {
-	next := time.Now().Add(a.try.Timeout)
-	if next.After(a.ends) {
-		return a.ends
-	}
-	return next
-}
-
-// roundTrip posts body and reads the whole answer. The attempt's timeout runs to
-// the head of the answer and then starts again with each piece of the body.
-func (a *Attempt) roundTrip(body []byte, calls []*jsonrpc.Call) (r *reply, failure *Error) {
+// roundTrip sends a request and reads the answer, as a whole or up to where it
+// can be streamed. The attempt's timeout runs to the head of the answer and then
+// starts again with each piece of the body.
+func (a *Attempt) roundTrip(x exchange, calls []*jsonrpc.Call, first uint64) (r *reply, failure *Error) {
 	b := a.Backend
-	x := a.newExchange(calls)
-	if !a.attach(x) {
-		return nil, &Error{Backend: b.opts.Name, Kind: Canceled, cause: a.canceled()}
-	}
 	var res *http.Response
 	whole := false
 	defer func() {
-		a.detach(x)
-		x.finish(res, whole)
-	}()
-	failed := func(err error) *Error {
-		e := transportError(a.canceled(), b.opts.Name, x.written(), redactedError{b.redact, err})
-		e.Heard = b.health.heard.Load() > a.started.UnixNano()
-		if e.Kind == Timeout {
-			e.Whole = a.whole || e.Whole
+		if r == nil || r.stream == nil {
+			a.detach(x)
+			x.finish(res, whole)
 		}
-		return e
+	}()
+	if !a.attach(x) {
+		return nil, &Error{Backend: b.opts.Name, Kind: Canceled, cause: a.canceled()}
 	}
-	res, err := x.do(body)
+	res, err := x.do()
 	if err != nil {
-		return nil, failed(err)
+		return nil, a.broken(x, 0, err)
 	}
 	now := time.Now()
 	b.health.noteHeard(now)
 	b.opts.Metrics.status(a, calls, res.StatusCode)
-	r = &reply{status: res.StatusCode, retryAfter: retryAfter(res.Header, now)}
+	src := &a.room.body
+	if r = &a.room.reply; len(a.Calls) > 1 { // there may be several parts at once
+		r, src = new(reply), new(body)
+	}
+	*r = reply{status: res.StatusCode, retryAfter: retryAfter(res.Header, now)}
 	if a.abandoned.Load() && !a.try.Finish {
 		a.Cancel(errAbandoned)
-		return nil, failed(errAbandoned)
-	}
-	broken := func(err error) *Error {
-		e := failed(fmt.Errorf("read reply: %w", err))
-		e.HTTP = r.status
-		return e
+		return nil, a.broken(x, 0, errAbandoned)
 	}
 	if r.status < 200 {
 		// 101 hands the connection over to another protocol, which nobody asked
 		// for; others were skipped.
 		return nil, a.invalid(r, errors.New("invalid answer: an interim HTTP status"))
+	}
+	*src = body{a: a, x: x, res: res}
+	switch err := src.open(); {
+	case errors.Is(err, errEncoding), errors.Is(err, gzip.ErrHeader):
+		return nil, a.invalid(r, fmt.Errorf("invalid answer: %w", err))
+	case err != nil:
+		return nil, a.broken(x, r.status, fmt.Errorf("read reply: %w", err))
 	}
 	limit := b.opts.MaxResponseSize
 	if limit <= 0 {
@@ -121,32 +127,39 @@ func (a *Attempt) roundTrip(body []byte, calls []*jsonrpc.Call) (r *reply, failu
 	if !b.allowed(r.status) {
 		limit = min(limit, maxFailureText)
 	}
-	var src io.Reader = &progress{r: res.Body, a: a, x: x}
-	size := res.ContentLength
-	switch encoding := strings.ToLower(res.Header.Get("Content-Encoding")); {
-	case encoding == "" || encoding == "identity":
-	case encoding != "gzip": // which comes unasked now and then
-		return nil, a.invalid(r, errors.New("invalid answer: a content encoding that was not asked for"))
-	default:
-		switch src, err = gzip.NewReader(src); {
-		case errors.Is(err, gzip.ErrHeader):
-			return nil, a.invalid(r, fmt.Errorf("invalid answer: %w", err))
-		case err != nil:
-			return nil, broken(err)
+	if len(calls) == 1 && calls[0].MayStream && r.status == http.StatusOK {
+		r.body, r.stream, err = a.startStream(src, first)
+		if r.stream != nil {
+			return r, nil
 		}
-		size = -1
+		whole = err == io.EOF
 	}
-	r.body, err = readAll(src, size, limit)
+	if err == nil {
+		r.body, err = src.readAll(r.body, limit)
+		whole = err == nil
+	}
 	switch {
-	case err == nil:
-		whole = true
+	case whole:
 		return r, nil
-	case errors.Is(err, errTooLarge) && !b.allowed(r.status):
-		return r, nil
-	case errors.Is(err, errTooLarge):
+	case !errors.Is(err, errTooLarge):
+		return nil, a.broken(x, r.status, err)
+	case b.allowed(r.status):
 		return nil, &Error{Backend: b.opts.Name, Kind: TooLarge, HTTP: r.status, Wrote: true, cause: err}
 	}
-	return nil, broken(err)
+	r.body = r.body[:min(len(r.body), maxFailureText)]
+	return r, nil
+}
+
+// broken is the failure of an exchange; status is 0 when no head came.
+func (a *Attempt) broken(x exchange, status int, err error) *Error {
+	b := a.Backend
+	e := transportError(a.canceled(), b.opts.Name, x.written(), redactedError{b.redact, err})
+	e.HTTP = status
+	e.Heard = b.health.heard.Load() > a.started.UnixNano()
+	if e.Kind == Timeout {
+		e.Whole = a.whole || e.Whole
+	}
+	return e
 }
 
 // requestHeader returns the header for calls of one client.
@@ -211,64 +224,3 @@ type redactedError struct {
 
 func (e redactedError) Error() string { return e.redact.text(e.err.Error()) }
 func (e redactedError) Unwrap() error { return e.err }
-
-// progress gives each piece of a body its time, as long as anybody waits for the
-// attempt, and notes that the backend was heard.
-type progress struct {
-	r io.Reader
-	a *Attempt
-	x exchange
-}
-
-func (p *progress) Read(b []byte) (int, error) {
-	if !p.a.abandoned.Load() {
-		p.x.extend(p.a.nextDeadline())
-	}
-	n, err := p.r.Read(b)
-	if n > 0 {
-		p.a.Backend.health.noteHeard(time.Now())
-	}
-	return n, err
-}
-
-var errTooLarge = errors.New("answer larger than max_response_size_bytes")
-
-// readAll reads r to its end. size is the expected length, -1 when unknown; the
-// memory taken never runs far ahead of what has come.
-func readAll(r io.Reader, size, limit int64) ([]byte, error) {
-	if size > limit {
-		return nil, errTooLarge
-	}
-	first := int64(512)
-	if size >= 0 {
-		first = min(size+1, 1<<20)
-	}
-	buf := make([]byte, 0, first)
-	for {
-		if len(buf) == cap(buf) {
-			grown := make([]byte, len(buf), grow(int64(cap(buf)), size))
-			copy(grown, buf)
-			buf = grown
-		}
-		n, err := r.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if int64(len(buf)) > limit {
-			return buf[:limit], errTooLarge
-		}
-		if err == io.EOF {
-			return buf, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-}
-
-// grow returns the next capacity: double, but no more than the expected size
-// needs.
-func grow(old, size int64) int64 {
-	if size > old {
-		return min(2*old, size+1)
-	}
-	return 2 * old
-}

@@ -269,7 +269,7 @@ func TestCodeLabelsAreBounded(t *testing.T) {
 		t.Errorf("%d codes are kept", len(l.codes))
 	}
 	for status, want := range map[int]string{0: "none", 200: "200", 999: "other", -1: "other"} {
-		if got := statusLabel(status); got != want {
+		if got := StatusLabel(status); got != want {
 			t.Errorf("%d: %s", status, got)
 		}
 	}

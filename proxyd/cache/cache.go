@@ -4,8 +4,10 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"time"
@@ -46,6 +48,7 @@ type Options struct {
 // Cache is a stage of the handler chain, shared by all routes.
 type Cache struct {
 	opts     Options
+	seed     maphash.Seed
 	rules    jsonrpc.Patterns[time.Duration]
 	coalesce jsonrpc.Patterns[bool]
 
@@ -73,7 +76,7 @@ func New(o Options) *Cache {
 	if o.MaxShared <= 0 {
 		o.MaxShared = 8 << 20
 	}
-	c := &Cache{opts: o, flights: make(map[string]*flight)}
+	c := &Cache{opts: o, seed: maphash.MakeSeed(), flights: make(map[string]*flight)}
 	c.base, c.stop = context.WithCancel(context.Background())
 	for _, r := range o.Rules {
 		c.rules.Set(r.Method, r.TTL)
@@ -110,38 +113,40 @@ type plan struct {
 }
 
 func (c *Cache) serve(ctx context.Context, calls []*jsonrpc.Call, next jsonrpc.Handler) {
+	if len(calls) == 1 && !calls[0].Done() && !c.shares(calls[0]) {
+		next.ServeRPC(ctx, calls)
+		return
+	}
+	var room [1]string
+	keys := c.keys(room[:0], calls, c.shares)
+	answers := block{most: len(calls)}
 	var rest []*jsonrpc.Call // what goes on as it is
 	var waiting []plan       // what waits for a flight or a twin
 	var lead []plan          // what is asked on behalf of all who wait
-	var twins map[twinKey]*jsonrpc.Call
-	for _, call := range calls {
+	twins := twins{seed: c.seed, most: len(calls)}
+	for i, call := range calls {
 		if call.Done() {
 			continue
 		}
-		p := plan{call: call, ttl: c.ttl(call)}
+		p := plan{call: call, key: keys[i], ttl: c.ttl(call)}
 		share := p.ttl > 0 || c.coalesces(call)
 		dedupe := len(calls) > 1 && call.Row.Coalesce && call.Row.Class == jsonrpc.Read
-		if !share && !dedupe {
-			rest = append(rest, call)
-			continue
-		}
-		p.key = c.key(call)
-		if p.ttl > 0 && c.hit(ctx, &p) {
+		if p.ttl > 0 && c.hit(ctx, &p, &answers) {
 			continue
 		}
 		if dedupe {
-			k := twinKey{p.key, call.Epoch}
-			if p.twin = twins[k]; p.twin != nil {
+			if p.twin = twins.elder(&p); p.twin != nil {
 				waiting = append(waiting, p)
 				continue
 			}
-			if twins == nil {
-				twins = make(map[twinKey]*jsonrpc.Call)
-			}
-			twins[k] = call
+		}
+		if rest == nil {
+			rest = make([]*jsonrpc.Call, 0, len(calls))
 		}
 		switch {
-		case !share || !call.Row.Coalesce || !c.joins(call):
+		case !share:
+			rest = append(rest, call)
+		case !call.Row.Coalesce || !c.joins(call):
 			if p.ttl > 0 {
 				lead = append(lead, p) // kept, but not shared while in flight
 			} else {
@@ -162,10 +167,42 @@ func (c *Cache) serve(ctx context.Context, calls []*jsonrpc.Call, next jsonrpc.H
 	c.await(ctx, lead, waiting, next)
 }
 
-// twinKey names equal reads that no send stands between.
-type twinKey struct {
-	key   string
-	epoch int
+// twins finds equal reads of a batch that no send stands between.
+type twins struct {
+	seed maphash.Seed
+	most int // of the calls
+	seen map[uint64]twin
+}
+
+type twin struct {
+	call *jsonrpc.Call
+	key  string
+}
+
+// elder returns a read like that of p which came before it in the batch, nil
+// without one. Where p has no key its params must be spelled equally.
+func (t *twins) elder(p *plan) *jsonrpc.Call {
+	call := p.call
+	hash := uint64(call.Epoch)
+	if p.key != "" {
+		hash += maphash.String(t.seed, p.key)
+	} else {
+		hash += maphash.Bytes(t.seed, call.Params) ^ 31*maphash.String(t.seed, call.Method)
+	}
+	if t.seen == nil {
+		t.seen = make(map[uint64]twin, t.most)
+	}
+	old := t.seen[hash]
+	switch {
+	case old.call == nil:
+		t.seen[hash] = twin{call, p.key}
+		return nil
+	case old.call.Epoch != call.Epoch || old.key != p.key:
+		return nil
+	case p.key == "" && (old.call.Method != call.Method || !bytes.Equal(old.call.Params, call.Params)):
+		return nil
+	}
+	return old.call
 }
 
 func (c *Cache) coalesces(call *jsonrpc.Call) bool {
@@ -176,6 +213,10 @@ func (c *Cache) coalesces(call *jsonrpc.Call) bool {
 	return ok
 }
 
+// shares reports whether an answer to the call may be kept, or shared while it is
+// on its way.
+func (c *Cache) shares(call *jsonrpc.Call) bool { return c.ttl(call) > 0 || c.coalesces(call) }
+
 // joins reports whether the call may wait for an equal one that was asked before
 // it came. Behind a send of its own batch it may not, unless the answer is the
 // same for good.
@@ -183,19 +224,35 @@ func (c *Cache) joins(call *jsonrpc.Call) bool {
 	return call.Epoch == 0 || call.Row.Immutable != jsonrpc.Never
 }
 
+// block allocates the answers to a batch at once.
+type block struct {
+	most int
+	free []jsonrpc.Answer
+}
+
+func (b *block) next() *jsonrpc.Answer {
+	if len(b.free) == 0 {
+		b.free = make([]jsonrpc.Answer, b.most)
+	}
+	a := &b.free[0]
+	b.free = b.free[1:]
+	return a
+}
+
 // hit answers the call from the store.
-func (c *Cache) hit(ctx context.Context, p *plan) bool {
+func (c *Cache) hit(ctx context.Context, p *plan, answers *block) bool {
 	value, ok, err := c.opts.Store.Get(ctx, p.key)
 	switch {
 	case err != nil:
 		c.opts.Metrics.errors.WithLabelValues(p.call.Label).Inc()
 		c.opts.Log.Warn("cache read failed", "method", p.call.Label, "error", err)
 	case ok:
-		c.opts.Metrics.hits.WithLabelValues(p.call.Label).Inc()
-		p.call.Answer = &jsonrpc.Answer{Result: value, Backend: "cache"}
+		c.opts.Metrics.of(p.call.Label).hits.Inc()
+		p.call.Answer = answers.next()
+		p.call.Answer.Result, p.call.Answer.Backend = value, "cache"
 		return true
 	}
-	c.opts.Metrics.misses.WithLabelValues(p.call.Label).Inc()
+	c.opts.Metrics.of(p.call.Label).misses.Inc()
 	return false
 }
 

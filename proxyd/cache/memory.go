@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"hash/maphash"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ const entryOverhead = 200
 // longest ago go first. Each entry has its own time.
 type Memory struct {
 	seed   maphash.Seed
+	began  time.Time
 	shards [shards]shard
 }
 
@@ -34,7 +36,7 @@ type shard struct {
 
 type entry struct {
 	value   []byte
-	expires time.Time
+	expires time.Duration // since the store's beginning
 }
 
 // NewMemory returns a store for at most maxSize bytes; 0 means DefaultMaxSize.
@@ -42,7 +44,7 @@ func NewMemory(maxSize int64) *Memory {
 	if maxSize <= 0 {
 		maxSize = DefaultMaxSize
 	}
-	m := &Memory{seed: maphash.MakeSeed()}
+	m := &Memory{seed: maphash.MakeSeed(), began: time.Now()}
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.limit = maxSize / shards
@@ -70,7 +72,7 @@ func (m *Memory) Get(_ context.Context, key string) ([]byte, bool, error) {
 	if !ok {
 		return nil, false, nil
 	}
-	if !time.Now().Before(e.expires) {
+	if time.Since(m.began) >= e.expires {
 		s.lru.Remove(key)
 		return nil, false, nil
 	}
@@ -92,7 +94,8 @@ func (m *Memory) Put(_ context.Context, key string, value []byte, ttl time.Durat
 	defer s.mu.Unlock()
 	s.lru.Remove(key)
 	s.size += size
-	s.lru.Add(key, entry{kept, time.Now().Add(ttl)})
+	// The key may be a part of many, which it must not keep alive.
+	s.lru.Add(strings.Clone(key), entry{kept, time.Since(m.began) + ttl})
 	for s.size > s.limit {
 		s.lru.RemoveOldest()
 	}

@@ -1,10 +1,24 @@
 package cache
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"gateway.internal/proxyd/series"
+)
 
 // Metrics are the series of the cache, with the incumbent's names.
 type Metrics struct {
 	hits, misses, errors, coalesced *prometheus.CounterVec
+
+	lookups series.Set[string, lookups] // by method
+}
+
+type lookups struct{ hits, misses prometheus.Counter }
+
+func (m *Metrics) of(method string) lookups {
+	return m.lookups.Get(method, func(method string) lookups {
+		return lookups{m.hits.WithLabelValues(method), m.misses.WithLabelValues(method)}
+	})
 }
 
 // NewMetrics registers the series with reg.

@@ -41,6 +41,7 @@ type Server struct {
 	WSPort               int      `toml:"ws_port"`
 	MaxBodySizeBytes     int64    `toml:"max_body_size_bytes"`
 	MaxConcurrentRPCs    int64    `toml:"max_concurrent_rpcs"`
+	MaxStreamsPerClient  int      `toml:"max_streams_per_client"`
 	DisableSemaphore     bool     `toml:"disable_concurrent_request_semaphore"`
 	QueueTimeout         Duration `toml:"queue_timeout"`
 	MaxConcurrentWSRPCs  int64    `toml:"max_concurrent_ws_rpcs"`

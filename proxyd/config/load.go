@@ -182,6 +182,9 @@ func (c *Config) setDefaults(defined map[string]bool) {
 	zero(&s.Timeout, Duration(10*time.Second))
 	zero(&s.MaxUpstreamBatchSize, 10)
 	zero(&s.MaxRequestBodyLogLen, 2000)
+	if !defined["server.max_streams_per_client"] {
+		s.MaxStreamsPerClient = 100
+	}
 	if !defined["server.write_timeout"] {
 		s.WriteTimeout = s.Timeout + Duration(50*time.Second)
 	}
@@ -192,7 +195,6 @@ func (c *Config) setDefaults(defined map[string]bool) {
 		b.ResponseTimeout = b.ResponseTimeoutMS
 	}
 	zero(&b.ResponseTimeout, Duration(5*time.Second))
-	zero(&b.MaxResponseSize, 256<<20)
 	zero(&b.OutOfService, Duration(30*time.Second))
 	zero(&b.MaxDegradedLatency, Duration(5*time.Second))
 	zero(&b.MaxLatency, Duration(10*time.Second))

@@ -15,10 +15,11 @@ type fallback struct {
 func newFallback(o Options) Strategy { return &fallback{o.Members, o.Weighted} }
 
 func (f *fallback) Order() []*Member {
-	order := slices.Clone(f.members)
-	if f.weighted {
-		shuffleByWeight(order)
+	if !f.weighted {
+		return f.members
 	}
+	order := slices.Clone(f.members)
+	shuffleByWeight(order)
 	return order
 }
 

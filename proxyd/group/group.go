@@ -55,7 +55,7 @@ type Options struct {
 // Strategy puts members in the order in which a call asks them.
 type Strategy interface {
 	// Order returns the members in order of preference. Tiers and health are
-	// applied afterwards. The result is the caller's to change.
+	// applied afterwards. The result is not changed by anybody.
 	Order() []*Member
 	// Spreads reports whether the strategy spreads load, so that soft signs of
 	// ill health count only while half of the group is well.
@@ -130,13 +130,21 @@ func (g *Group) ServeRPC(ctx context.Context, calls []*jsonrpc.Call) {
 		g.run(ctx, calls)
 		return
 	}
-	var reads, rest []*jsonrpc.Call
-	for _, c := range calls {
-		if c.Row.Class == jsonrpc.Read {
-			reads = append(reads, c)
-		} else {
-			rest = append(rest, c)
+	reads, rest := calls, []*jsonrpc.Call(nil)
+	if slices.ContainsFunc(calls, func(c *jsonrpc.Call) bool { return c.Row.Class != jsonrpc.Read }) {
+		reads = nil
+		for _, c := range calls {
+			if c.Row.Class == jsonrpc.Read {
+				reads = append(reads, c)
+			} else {
+				rest = append(rest, c)
+			}
 		}
+	}
+	if len(reads) <= g.opts.MaxBatch && len(rest) == 0 {
+		defer g.recovered(reads)
+		g.run(ctx, reads)
+		return
 	}
 	chunks := slices.AppendSeq(slices.Collect(slices.Chunk(reads, g.opts.MaxBatch)), slices.Chunk(rest, g.opts.MaxBatch))
 	var wg sync.WaitGroup

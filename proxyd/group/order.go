@@ -16,13 +16,14 @@ func (g *Group) order(calls []*jsonrpc.Call) (members []*Member, desperate bool)
 		return g.opts.Members, true
 	}
 	members = g.strategy.Order()
-	if inOrder(members, calls) {
+	now := time.Now()
+	if inOrder(members, calls, now) {
 		return members, false
 	}
 	standing := make(map[*Member]backend.Standing, len(members))
 	well := 0
 	for _, m := range members {
-		s := m.Standing()
+		s := m.StandingAt(now)
 		standing[m] = s
 		if s.State == backend.Well {
 			well++
@@ -57,10 +58,10 @@ func (g *Group) order(calls []*jsonrpc.Call) (members []*Member, desperate bool)
 
 // inOrder reports whether all members are well and stand in the order of their
 // tiers: the usual case, in which nothing has to be sorted.
-func inOrder(members []*Member, calls []*jsonrpc.Call) bool {
+func inOrder(members []*Member, calls []*jsonrpc.Call, now time.Time) bool {
 	tier := 0
 	for _, m := range members {
-		if m.Tier < tier || m.Standing().State != backend.Well || !supports(m, calls) {
+		if m.Tier < tier || m.StandingAt(now).State != backend.Well || !supports(m, calls) {
 			return false
 		}
 		tier = m.Tier

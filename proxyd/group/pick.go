@@ -32,7 +32,9 @@ func (r *run) pick() (m *Member, trial bool) {
 				continue // another call has it
 			}
 		}
-		r.order = append(slices.Clone(r.order[i+1:]), full...)
+		if r.order = r.order[i+1:]; len(full) > 0 {
+			r.order = slices.Concat(r.order, full)
+		}
 		return m, trial
 	}
 	// All are at their max_rps: the call still goes out, to the one with most

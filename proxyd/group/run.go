@@ -24,17 +24,21 @@ type run struct {
 	attempts  int
 	resorted  bool // the last resort was tried
 
-	done   chan *backend.Attempt
+	ready  *backend.Attempt      // it ended in this goroutine
+	done   chan *backend.Attempt // nil until an attempt has a goroutine
 	flying []*asking
 	ended  []*asking
 
-	// room is what most runs need: one call, and one attempt or two.
+	// room is what most runs need: one call and one attempt.
 	room struct {
 		states  [1]progress
 		open    [1]*progress
 		members [2]*Member
 		flying  [1]*asking
 		ended   [1]*asking
+		asking  asking
+		asked   [1]*progress
+		calls   [1]*jsonrpc.Call
 	}
 }
 
@@ -80,7 +84,6 @@ func (g *Group) run(ctx context.Context, calls []*jsonrpc.Call) {
 		states[i].call = c
 		r.open[i] = &states[i]
 	}
-	r.done = make(chan *backend.Attempt, (g.rounds+1)*len(g.opts.Members)+1) // one more for the last resort
 	g.opts.Metrics.requests.Inc()
 	defer r.end()
 	r.order, r.desperate = g.order(calls)
@@ -89,24 +92,41 @@ func (g *Group) run(ctx context.Context, calls []*jsonrpc.Call) {
 		return
 	}
 	for {
-		select {
-		case a := <-r.done:
-			r.take(ctx, a)
-			if len(r.open) == 0 {
-				return
-			}
-			if r.waiting() || r.launch(ctx) || len(r.flying) > 0 {
-				continue
-			}
-			r.giveUp(ctx)
-			return
-		case <-r.suspected():
-			r.flying[len(r.flying)-1].moved = true
-			r.launchBeside(ctx)
-		case <-ctx.Done():
+		a, ok := r.next(ctx)
+		if !ok {
 			r.giveUp(ctx)
 			return
 		}
+		if a == nil {
+			r.flying[len(r.flying)-1].moved = true
+			r.launchBeside(ctx)
+			continue
+		}
+		r.take(ctx, a)
+		if len(r.open) == 0 {
+			return
+		}
+		if !r.waiting() && !r.launch(ctx) && len(r.flying) == 0 {
+			r.giveUp(ctx)
+			return
+		}
+	}
+}
+
+// next waits for an attempt that has ended. It returns nil when the newest one is
+// overdue at a silent backend, and false when the time of the calls is over.
+func (r *run) next(ctx context.Context) (a *backend.Attempt, ok bool) {
+	if a = r.ready; a != nil {
+		r.ready = nil
+		return a, true
+	}
+	select {
+	case a := <-r.done:
+		return a, true
+	case <-r.suspected():
+		return nil, true
+	case <-ctx.Done():
+		return nil, false
 	}
 }
 
@@ -168,7 +188,14 @@ func (r *run) launchBeside(ctx context.Context) {
 
 // begin starts an attempt at m for all open calls.
 func (r *run) begin(ctx context.Context, m *Member, trial bool) {
-	calls := make([]*jsonrpc.Call, len(r.open))
+	calls, asked := r.room.calls[:], r.room.asked[:]
+	a := &r.room.asking
+	if r.attempts > 0 || len(r.open) > 1 {
+		calls, asked = make([]*jsonrpc.Call, len(r.open)), make([]*progress, len(r.open))
+		a = new(asking)
+	}
+	copy(asked, r.open)
+	a.calls = asked
 	reads, sends := true, false
 	for i, p := range r.open {
 		calls[i] = p.call
@@ -183,12 +210,29 @@ func (r *run) begin(ctx context.Context, m *Member, trial bool) {
 		r.g.opts.Metrics.failovers.WithLabelValues(r.g.opts.Name).Inc()
 	}
 	r.asked = append(r.asked, m)
-	a := &asking{calls: slices.Clone(r.open)}
-	a.Attempt = m.Begin(calls, backend.Try{
+	try := backend.Try{
 		Timeout: r.timeout(ctx), Group: r.g.opts.Name, Trial: trial, Finish: sends,
 		Watched: reads && len(r.g.opts.Members) > 1,
-	}, r.done)
+	}
+	if len(r.flying) == 0 {
+		var ended bool
+		if a.Attempt, ended = m.Ask(ctx, calls, try); ended {
+			r.ready = a.Attempt
+		} else {
+			a.Go(r.results())
+		}
+	} else { // this goroutine has another attempt to listen to
+		a.Attempt = m.Begin(calls, try, r.results())
+	}
 	r.flying = append(r.flying, a)
+}
+
+// results is where attempts with a goroutine of their own end.
+func (r *run) results() chan<- *backend.Attempt {
+	if r.done == nil {
+		r.done = make(chan *backend.Attempt, (r.g.rounds+1)*len(r.g.opts.Members)+1) // one more for the last resort
+	}
+	return r.done
 }
 
 // timeout is what an attempt may take of the time that is left: everything but
@@ -251,6 +295,9 @@ func (r *run) backoff() time.Duration {
 func (r *run) end() {
 	for _, a := range r.flying {
 		a.Abandon()
+	}
+	if r.ready != nil {
+		r.ready.Settle(false)
 	}
 	for len(r.done) > 0 {
 		(<-r.done).Settle(false)

@@ -33,6 +33,7 @@ func (r *run) takeResult(ctx context.Context, p *progress, a *asking, result *ba
 	case result.Err != nil:
 		r.takeFailure(p, result)
 	case result.Answer.Error == nil:
+		a.Keep()
 		p.answered = a.Backend
 		r.settle(p, result.Answer)
 	case class == jsonrpc.SignedSend && (p.ambiguous || p.doubtful) && o.Class == knownTransaction:

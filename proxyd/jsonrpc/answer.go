@@ -43,7 +43,7 @@ func ParseReplies(body []byte, most int) (replies []Reply, single bool, err erro
 	if i < len(body) && body[i] == ']' && skipSpace(body, i+1) == len(body) {
 		return nil, false, nil
 	}
-	replies = make([]Reply, 0, min(most, 64))
+	replies = make([]Reply, 0, min(most, 128))
 	for {
 		if len(replies) == most {
 			return nil, false, invalid("more answers than calls")

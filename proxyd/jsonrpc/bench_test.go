@@ -3,6 +3,7 @@ package jsonrpc
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -53,6 +54,18 @@ func BenchmarkParseReply1MiB(b *testing.B)     { benchReply(b, reply(1<<20)) }
 
 func BenchmarkParseReplyString1MiB(b *testing.B) {
 	benchReply(b, []byte(`{"jsonrpc":"2.0","id":1,"result":"0x`+string(bytes.Repeat([]byte("ab"), 1<<19))+`"}`))
+}
+
+func BenchmarkParseRepliesOf100(b *testing.B) {
+	one := `{"jsonrpc":"2.0","id":17,"result":"0x0234c8a3397aab58"}`
+	body := []byte("[" + strings.Repeat(one+",", 99) + one + "]")
+	b.ReportAllocs()
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		if replies, single, err := ParseReplies(body, 100); err != nil || single || len(replies) != 100 {
+			b.Fatal(len(replies), single, err)
+		}
+	}
 }
 
 func benchReply(b *testing.B, body []byte) {

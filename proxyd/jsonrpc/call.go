@@ -32,6 +32,11 @@ type Call struct {
 	// Client says who asked; never nil after the front has built the call.
 	Client *Client
 
+	// MayStream allows an Answer whose result is still coming. Only the front
+	// sets it, for the only call of an HTTP request; a stage that needs the
+	// bytes of the result clears it.
+	MayStream bool
+
 	// Answer is what somebody answered, a JSON-RPC error included.
 	Answer *Answer
 	// Err says why nobody could answer. At most one of Answer and Err is set.
@@ -67,14 +72,16 @@ type Client struct {
 }
 
 // Answer is what a backend, the cache or the gateway answered to one call.
-// Exactly one of Result and Error is set. The bytes are never changed after
-// the answer is built, so that calls may share them.
+// Exactly one of Result, Error and Stream is set. The bytes are never changed
+// after the answer is built, so that calls may share them.
 type Answer struct {
 	// Result is the JSON of the result member, as the provider sent it.
 	Result []byte
 	// Error is the JSON of the error member, as the provider sent it, apart
 	// from redacted secrets.
 	Error []byte
+	// Stream is a result that is still coming: no two calls share it.
+	Stream Stream
 	// Code is the code of Error.
 	Code int64
 	// Status is the HTTP status that came with the answer: 0 means 200.

@@ -36,12 +36,16 @@ func Parse(body []byte, maxBatch int) (calls []*Call, batch bool, err error) {
 		return nil, false, ErrParse
 	}
 	if body[i] != '[' {
-		c := new(Call)
-		end, err := parseCall(body, i, 0, c)
+		one := new(struct {
+			call  Call
+			slice [1]*Call
+		})
+		end, err := parseCall(body, i, 0, &one.call, "")
 		if err != nil || skipSpace(body, end) != len(body) {
 			return nil, false, ErrParse
 		}
-		return []*Call{c}, false, nil
+		one.slice[0] = &one.call
+		return one.slice[:], false, nil
 	}
 	i = skipSpace(body, i+1)
 	if i < len(body) && body[i] == ']' {
@@ -51,6 +55,7 @@ func Parse(body []byte, maxBatch int) (calls []*Call, batch bool, err error) {
 		return nil, true, ErrEmptyBatch
 	}
 	var block []Call // calls are allocated in blocks, not one by one
+	method := ""     // of the call before, which is often the same
 	for {
 		if len(calls) == maxBatch {
 			return nil, true, ErrBatchSize
@@ -60,11 +65,14 @@ func Parse(body []byte, maxBatch int) (calls []*Call, batch bool, err error) {
 		}
 		c := &block[0]
 		block = block[1:]
-		end, err := parseCall(body, i, 1, c)
+		end, err := parseCall(body, i, 1, c, method)
 		if err != nil {
 			return nil, true, ErrParse
 		}
-		calls = append(calls, c)
+		if calls == nil {
+			calls = make([]*Call, 0, min(maxBatch, 16))
+		}
+		calls, method = append(calls, c), c.Method
 		i = skipSpace(body, end)
 		if i >= len(body) {
 			return nil, true, ErrParse
@@ -84,8 +92,9 @@ func Parse(body []byte, maxBatch int) (calls []*Call, batch bool, err error) {
 }
 
 // parseCall reads the value that begins at b[i] as a request into c. An error
-// is returned for broken JSON only. around is how many arrays it stands in.
-func parseCall(b []byte, i, around int, c *Call) (end int, err error) {
+// is returned for broken JSON only. around is how many arrays it stands in; likely
+// is a method that it may well have.
+func parseCall(b []byte, i, around int, c *Call, likely string) (end int, err error) {
 	if i >= len(b) {
 		return 0, errSyntax
 	}
@@ -120,35 +129,38 @@ func parseCall(b []byte, i, around int, c *Call) (end int, err error) {
 		*part = value
 		return nil
 	})
-	if errors.Is(err, ErrMember) {
+	switch {
+	case errors.Is(err, ErrMember):
 		c.Err = ErrMember
 		return end, nil
-	}
-	if err != nil {
+	case err != nil:
 		return 0, err
 	}
 	c.Params, c.ID = params, id
-	if c.Err = c.check(version, method); c.Err != nil && c.Method != Healthz {
+	if c.Err = c.check(version, method, likely); c.Err != nil && c.Method != Healthz {
 		c.Method, c.ID = "", nil
 	}
 	return end, nil
 }
 
 // check validates the scanned members and sets the method.
-func (c *Call) check(version, method []byte) error {
+func (c *Call) check(version, method []byte, likely string) error {
 	isString := func(v []byte) bool { return len(v) > 0 && v[0] == '"' }
 	null := func(v []byte) bool { return v == nil || string(v) == "null" }
 	if isString(method) {
 		// A name that no method can have is refused like one that is not
 		// mapped, with the id, and never travels further.
-		if name := unquote(method[1 : len(method)-1]); ValidMethod(name) {
+		raw := method[1 : len(method)-1]
+		if string(raw) == likely {
+			c.Method = likely
+		} else if name := unquote(raw); ValidMethod(name) {
 			c.Method = string(name)
 		}
 	}
 	switch {
 	case !null(version) && !isString(version), !null(method) && !isString(method):
 		return ErrParse
-	case null(version) || string(unquote(version[1:len(version)-1])) != "2.0":
+	case string(version) != `"2.0"` && (null(version) || string(unquote(version[1:len(version)-1])) != "2.0"):
 		return ErrVersion
 	case null(method) || len(method) == 2:
 		return ErrNoMethod

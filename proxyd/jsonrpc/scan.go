@@ -28,7 +28,33 @@ func skipSpace(b []byte, i int) int {
 // does not recurse, so that depth costs no stack. around is how many arrays and
 // objects the value stands in.
 func scanValue(b []byte, i, around int) (start, end int, err error) {
-	i = skipSpace(b, i)
+	start = skipSpace(b, i)
+	if start < len(b) && b[start] != '{' && b[start] != '[' {
+		end, err = scanScalar(b, start)
+		return start, end, err
+	}
+	return scanNested(b, start, around)
+}
+
+// scanScalar checks the string, number or literal that begins at b[i].
+func scanScalar(b []byte, i int) (end int, err error) {
+	switch c := b[i]; {
+	case c == '"':
+		return scanString(b, i)
+	case c == '-' || c >= '0' && c <= '9':
+		return scanNumber(b, i)
+	case c == 't':
+		return scanLiteral(b, i, "true")
+	case c == 'f':
+		return scanLiteral(b, i, "false")
+	case c == 'n':
+		return scanLiteral(b, i, "null")
+	}
+	return 0, errSyntax
+}
+
+// scanNested is scanValue for an array or object at b[i].
+func scanNested(b []byte, i, around int) (start, end int, err error) {
 	start = i
 	nest := nesting{most: MaxDepth - around}
 	for {
@@ -36,10 +62,8 @@ func scanValue(b []byte, i, around int) (start, end int, err error) {
 			return 0, 0, errSyntax
 		}
 		opened := false
-		switch c := b[i]; {
-		case c == '"':
-			i, err = scanString(b, i)
-		case c == '{' || c == '[':
+		switch c := b[i]; c {
+		case '{', '[':
 			if err = nest.push(c == '{'); err != nil {
 				break
 			}
@@ -53,16 +77,8 @@ func scanValue(b []byte, i, around int) (start, end int, err error) {
 				i, err = scanName(b, i)
 			}
 			opened = true
-		case c == '-' || c >= '0' && c <= '9':
-			i, err = scanNumber(b, i)
-		case c == 't':
-			i, err = scanLiteral(b, i, "true")
-		case c == 'f':
-			i, err = scanLiteral(b, i, "false")
-		case c == 'n':
-			i, err = scanLiteral(b, i, "null")
 		default:
-			err = errSyntax
+			i, err = scanScalar(b, i)
 		}
 		if err != nil {
 			return 0, 0, err

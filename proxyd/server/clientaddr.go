@@ -18,7 +18,7 @@ type addressing struct {
 // X-Forwarded-For. ok is false when neither header nor connection has an
 // address.
 func (a addressing) client(r *http.Request) (addr netip.Addr, forwarded string, ok bool) {
-	peer, havePeer := parseAddr(r.RemoteAddr)
+	peer, havePeer := peerOf(r)
 	lines := r.Header[a.header]
 	if len(a.trusted) == 0 {
 		// As the incumbent: the first entry of the first line, whoever wrote it.
@@ -35,8 +35,10 @@ func (a addressing) client(r *http.Request) (addr netip.Addr, forwarded string, 
 	}
 	// The peer is a proxy of ours: walk from the right to the first hop that
 	// is not. An entry that is no address ends the walk.
+	if addr = peer; len(lines) == 0 {
+		return addr, addr.String(), true
+	}
 	hops := strings.Split(strings.Join(lines, ","), ",")
-	addr = peer
 	for _, hop := range slices.Backward(hops) {
 		h, ok := parseAddr(strings.TrimSpace(hop))
 		if !ok {
@@ -51,6 +53,14 @@ func (a addressing) client(r *http.Request) (addr netip.Addr, forwarded string, 
 		forwarded = addr.String()
 	}
 	return addr, forwarded, true
+}
+
+// peerOf returns the address of the other end of the connection.
+func peerOf(r *http.Request) (netip.Addr, bool) {
+	if p, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		return p.Addr().Unmap().WithZone(""), true
+	}
+	return parseAddr(r.RemoteAddr)
 }
 
 // maxHops is how many entries of a forwarding header go upstream.
@@ -114,4 +124,14 @@ func limitKey(addr netip.Addr) string {
 		}
 	}
 	return addr.String()
+}
+
+// limitKeyOf is limitKey without allocation where the forwarding header to send is
+// the key already, as for most clients.
+func limitKeyOf(addr netip.Addr, forwarded string) string {
+	var room [len("255.255.255.255")]byte
+	if addr.Is4() && forwarded == string(addr.AppendTo(room[:0])) {
+		return forwarded
+	}
+	return limitKey(addr)
 }

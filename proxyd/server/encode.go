@@ -83,6 +83,8 @@ func (s *Server) judge(err error) verdict {
 		return verdict{code: -32012, status: 429, message: err.Error(), retryAfter: time.Second}
 	case errors.Is(err, backend.ErrOverloaded):
 		return verdict{code: -32024, status: 429, message: "too many requests", retryAfter: time.Second}
+	case errors.Is(err, errStreams):
+		return verdict{code: -32024, status: 429, message: errStreams.Error(), retryAfter: time.Second}
 	case errors.Is(err, context.Canceled):
 		return verdict{code: -32023, status: statusClientGone, message: "context canceled"}
 	}

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -34,8 +35,15 @@ func sum(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 // asked, who answers, the answer.
 func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
-	client := &jsonrpc.Client{Source: "http", RequestID: requestID(r), Origin: r.Header.Get("Origin"), UserAgent: r.UserAgent(), OptimismSignature: signature(r)}
-	w.Header().Set("X-Request-Id", client.RequestID)
+	var room struct { // what lives as long as the request, allocated at once
+		client jsonrpc.Client
+		ctx    deadline
+		id     [1]string
+	}
+	client, ctx := &room.client, &room.ctx
+	*client = jsonrpc.Client{Source: "http", RequestID: requestID(r), Origin: r.Header.Get("Origin"), UserAgent: r.UserAgent(), OptimismSignature: signature(r)}
+	room.id[0] = client.RequestID
+	w.Header()["X-Request-Id"] = room.id[:]
 	defer s.recovered(w, client)
 
 	var ok bool
@@ -44,19 +52,19 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, client, errUnauthorized)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.opts.Timeout)
-	defer cancel()
+	ctx.Context, ctx.at = r.Context(), started.Add(s.opts.Timeout)
+	defer ctx.end()
 	if client.Addr, client.ForwardedFor, ok = s.address.client(r); !ok {
 		s.refuse(w, client, errNoAddress)
 		return
 	}
-	client.Key = limitKey(client.Addr)
+	client.Key = limitKeyOf(client.Addr, client.ForwardedFor)
 	body, err := s.readBody(r)
 	if err != nil {
 		s.refuse(w, client, err)
 		return
 	}
-	s.opts.Metrics.requestSizes.WithLabelValues(client.Auth).Observe(float64(len(body)))
+	s.opts.Metrics.requestSize(client.Auth, len(body))
 	if s.opts.LogBodies > 0 {
 		s.logBody(client, body)
 	}
@@ -70,8 +78,9 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
 		s.opts.Metrics.batchSizes.Observe(float64(len(calls)))
 	}
 	for _, c := range calls {
-		c.Client = client
+		c.Client, c.MayStream = client, !batch
 	}
+	defer closeStream(calls[0])
 	if len(calls) == 1 && calls[0].Method == jsonrpc.Healthz {
 		calls[0].Err = nil // the incumbent does not validate it
 		calls[0].Answer = &jsonrpc.Answer{Result: []byte(`"OK"`), Backend: "proxyd"}
@@ -79,7 +88,21 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
 		s.serveCalls(ctx, calls)
 		s.count(calls, batch, started)
 	}
+	if a := calls[0].Answer; a != nil && a.Stream != nil {
+		s.writeStream(w, r, calls[0])
+		return
+	}
 	s.write(w, client, calls, batch)
+	// Others have their answers by now: what is written together wakes the
+	// other side once.
+	runtime.Gosched()
+}
+
+// closeStream drops a stream that nobody has read to its end.
+func closeStream(c *jsonrpc.Call) {
+	if c.Answer != nil && c.Answer.Stream != nil {
+		c.Answer.Stream.Close()
+	}
 }
 
 // maxSignature is the longest X-Optimism-Signature that goes upstream, in bytes:
@@ -116,36 +139,31 @@ func pathKey(r *http.Request) string {
 // serveCalls routes the calls and has them answered, those of one target
 // together and the targets at the same time.
 func (s *Server) serveCalls(ctx context.Context, calls []*jsonrpc.Call) {
+	if len(calls) == 1 {
+		if target := s.route(calls[0]); target != nil {
+			s.ask(ctx, target, calls)
+		}
+		return
+	}
 	type part struct {
 		target *Target
 		calls  []*jsonrpc.Call
 	}
-	var parts []part
+	parts := make([]part, 0, 1)
 	epoch := 0
-	for _, c := range calls {
-		if c.Err != nil {
-			c.Label = labelUnknown
-			continue
-		}
-		target := s.opts.Routes.route(c)
+	for n, c := range calls {
+		target := s.route(c)
 		c.Epoch = epoch
-		if c.Row.Class != jsonrpc.Read {
+		if c.Row != nil && c.Row.Class != jsonrpc.Read {
 			epoch++
 		}
-		switch {
-		case c.Method == "eth_accounts":
-			c.Label = c.Method
-			c.Answer = &jsonrpc.Answer{Result: []byte("[]"), Backend: "proxyd"}
-			s.opts.Metrics.forwards.WithLabelValues(c.Label).Inc()
-			continue
-		case target == nil:
-			c.Err = jsonrpc.ErrNotAllowed
+		if target == nil {
 			continue
 		}
 		i := slices.IndexFunc(parts, func(p part) bool { return p.target == target })
 		if i < 0 {
 			i = len(parts)
-			parts = append(parts, part{target: target})
+			parts = append(parts, part{target, make([]*jsonrpc.Call, 0, len(calls)-n)})
 		}
 		parts[i].calls = append(parts[i].calls, c)
 	}
@@ -158,6 +176,26 @@ func (s *Server) serveCalls(ctx context.Context, calls []*jsonrpc.Call) {
 		wg.Go(func() { s.ask(ctx, p.target, p.calls) })
 	}
 	wg.Wait()
+}
+
+// route returns the target of a call, nil when it has its answer or error
+// already.
+func (s *Server) route(c *jsonrpc.Call) *Target {
+	if c.Err != nil {
+		c.Label = labelUnknown
+		return nil
+	}
+	target := s.opts.Routes.route(c)
+	switch {
+	case c.Method == "eth_accounts":
+		c.Label = c.Method
+		c.Answer = &jsonrpc.Answer{Result: []byte("[]"), Backend: "proxyd"}
+		s.opts.Metrics.forwards.WithLabelValues(c.Label).Inc()
+		return nil
+	case target == nil:
+		c.Err = jsonrpc.ErrNotAllowed
+	}
+	return target
 }
 
 // ask has calls answered. A panic ends those that it left open.
@@ -178,16 +216,22 @@ func (s *Server) readBody(r *http.Request) ([]byte, error) {
 	if r.ContentLength > s.opts.MaxBody {
 		return nil, errBodyTooLarge
 	}
-	var buf bytes.Buffer
-	if r.ContentLength > 0 {
-		// A length alone is no reason to take much memory.
-		buf.Grow(int(min(r.ContentLength, maxUnread)) + bytes.MinRead)
+	var body []byte
+	var err error
+	if r.ContentLength > 0 && r.ContentLength <= maxUnread {
+		body = make([]byte, r.ContentLength)
+		_, err = io.ReadFull(r.Body, body)
+	} else { // a length alone is no reason to take much memory
+		var buf bytes.Buffer
+		if r.ContentLength > 0 {
+			buf.Grow(maxUnread)
+		}
+		_, err = buf.ReadFrom(io.LimitReader(r.Body, s.opts.MaxBody+1))
+		body = buf.Bytes()
 	}
-	_, err := buf.ReadFrom(io.LimitReader(r.Body, s.opts.MaxBody+1))
 	if clientLeft(r, err) {
 		return nil, context.Canceled
 	}
-	body := buf.Bytes()
 	if err == nil && int64(len(body)) <= s.opts.MaxBody && strings.EqualFold(r.Header.Get("Content-Encoding"), "gzip") && isGzip(body) {
 		body, err = inflate(body, s.opts.MaxBody)
 	}
@@ -271,7 +315,7 @@ func (s *Server) write(w http.ResponseWriter, client *jsonrpc.Client, calls []*j
 	}
 	out = append(out, '\n')
 	size := len(out) + len(large)
-	h.Set("Content-Type", "application/json")
+	h["Content-Type"] = jsonType
 	h.Set("Content-Length", strconv.Itoa(size))
 	s.served(h, calls)
 	w.WriteHeader(status)
@@ -280,13 +324,15 @@ func (s *Server) write(w http.ResponseWriter, client *jsonrpc.Client, calls []*j
 			_, _ = w.Write(part) // a client that has left
 		}
 	}
-	s.opts.Metrics.httpStatuses.WithLabelValues(strconv.Itoa(status)).Inc()
-	s.opts.Metrics.responseSizes.WithLabelValues(client.Auth).Observe(float64(size))
+	s.opts.Metrics.answered(client.Auth, status, int64(size))
 	if cap(out) <= maxPooled {
 		*room = out
 		buffers.Put(room)
 	}
 }
+
+// Header values that are the same for all answers; nobody changes them.
+var jsonType, cacheHit, cacheMiss = []string{"application/json"}, []string{"HIT"}, []string{"MISS"}
 
 // served says in the header who answered.
 func (s *Server) served(h http.Header, calls []*jsonrpc.Call) {
@@ -305,10 +351,8 @@ func (s *Server) served(h http.Header, calls []*jsonrpc.Call) {
 		}
 	}
 	if routed {
-		if hit {
-			h.Set("X-Proxyd-Cache-Status", "HIT")
-		} else {
-			h.Set("X-Proxyd-Cache-Status", "MISS")
+		if h["X-Proxyd-Cache-Status"] = cacheMiss; hit {
+			h["X-Proxyd-Cache-Status"] = cacheHit
 		}
 	}
 	if s.opts.ServedBy {
@@ -319,19 +363,29 @@ func (s *Server) served(h http.Header, calls []*jsonrpc.Call) {
 // count feeds the metrics and writes a line about each call that failed.
 func (s *Server) count(calls []*jsonrpc.Call, batch bool, started time.Time) {
 	late := false
-	for _, c := range calls {
-		status := http.StatusOK
+	for i := 0; i < len(calls); {
+		c := calls[i]
 		if c.Answer == nil {
-			err := c.Err
-			if err == nil {
-				err = errInternal
+			if c.Err == nil {
+				c.Err = errInternal // no stage may leave a call open
 			}
-			v := s.judge(err)
-			status = v.status
-			late = late || errors.Is(err, group.ErrTimeout) || errors.Is(err, context.DeadlineExceeded)
-			s.logFailure(c, err, v)
+			v := s.judge(c.Err)
+			late = late || errors.Is(c.Err, group.ErrTimeout) || errors.Is(c.Err, context.DeadlineExceeded)
+			s.logFailure(c, c.Err, v)
+			s.opts.Metrics.calledBy(c, "proxyd", v.status, 1)
+			i++
+			continue
 		}
-		s.opts.Metrics.call(c, status)
+		n := 1 // in a batch the next ones are often alike
+		for i+n < len(calls) && calls[i+n].Answer != nil && alike(calls[i+n], c) {
+			n++
+		}
+		status := http.StatusOK
+		if c.Answer.Error != nil {
+			status = http.StatusBadRequest
+		}
+		s.opts.Metrics.calledBy(c, c.Answer.Backend, status, n)
+		i += n
 	}
 	label := calls[0].Label
 	if batch {
@@ -340,7 +394,12 @@ func (s *Server) count(calls []*jsonrpc.Call, batch bool, started time.Time) {
 			s.opts.Metrics.shortCircuits.Inc()
 		}
 	}
-	s.opts.Metrics.callDuration.WithLabelValues(label).Observe(time.Since(started).Seconds())
+	s.opts.Metrics.took(label, time.Since(started))
+}
+
+// alike reports whether two answered calls count the same.
+func alike(a, b *jsonrpc.Call) bool {
+	return a.Label == b.Label && a.Answer.Backend == b.Answer.Backend && (a.Answer.Error == nil) == (b.Answer.Error == nil)
 }
 
 // logFailure writes about a call that the gateway answered with an error of its

@@ -1,11 +1,13 @@
 package server
 
 import (
-	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"gateway.internal/proxyd/backend"
 	"gateway.internal/proxyd/jsonrpc"
+	"gateway.internal/proxyd/series"
 )
 
 // Metrics are the series of the front. Names and labels are the incumbent's
@@ -20,6 +22,11 @@ type Metrics struct {
 	batchSizes    prometheus.Histogram
 	shortCircuits prometheus.Counter
 	forwards      *prometheus.CounterVec
+
+	// Those that every call counts in, by their labels.
+	callSeries                                    series.Set[callKey, prometheus.Counter]
+	statusSeries                                  series.Set[int, prometheus.Counter]
+	durationSeries, requestSeries, responseSeries series.Set[string, prometheus.Observer]
 }
 
 var durationBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
@@ -42,14 +49,32 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-// call counts one call as the client saw it.
-func (m *Metrics) call(c *jsonrpc.Call, status int) {
-	backend := "proxyd"
-	if c.Answer != nil {
-		backend = c.Answer.Backend
-		if c.Answer.Error != nil {
-			status = 400
-		}
-	}
-	m.calls.WithLabelValues(backend, c.Label, strconv.Itoa(status), c.Client.Source).Inc()
+// calledBy counts n calls that the client saw answered alike: by a backend, the
+// cache or the gateway itself.
+func (m *Metrics) calledBy(c *jsonrpc.Call, by string, status, n int) {
+	m.callSeries.Get(callKey{by, c.Label, c.Client.Source, status}, m.callsFor).Add(float64(n))
+}
+
+// callKey names a series of calls; status is one of those that judge gives.
+type callKey struct {
+	by, method, source string
+	status             int
+}
+
+func (m *Metrics) callsFor(k callKey) prometheus.Counter {
+	return m.calls.WithLabelValues(k.by, k.method, backend.StatusLabel(k.status), k.source)
+}
+
+func (m *Metrics) took(label string, d time.Duration) {
+	m.durationSeries.Get(label, func(l string) prometheus.Observer { return m.callDuration.WithLabelValues(l) }).Observe(d.Seconds())
+}
+
+func (m *Metrics) requestSize(auth string, n int) {
+	m.requestSeries.Get(auth, func(a string) prometheus.Observer { return m.requestSizes.WithLabelValues(a) }).Observe(float64(n))
+}
+
+// answered counts an HTTP answer.
+func (m *Metrics) answered(auth string, status int, size int64) {
+	m.statusSeries.Get(status, func(s int) prometheus.Counter { return m.httpStatuses.WithLabelValues(backend.StatusLabel(s)) }).Inc()
+	m.responseSeries.Get(auth, func(a string) prometheus.Observer { return m.responseSizes.WithLabelValues(a) }).Observe(float64(size))
 }

@@ -44,8 +44,14 @@ type Options struct {
 	MaxBody int64
 	// MaxBatch bounds the elements of a batch. Default 100.
 	MaxBatch int
-	// Timeout bounds the processing of a request. Default 10 s.
+	// Timeout bounds the processing of a request up to the head of its answer.
+	// Default 10 s.
 	Timeout time.Duration
+	// WriteTimeout bounds the writing of each piece of a large answer, after
+	// which its client is given up; 0 is no bound.
+	WriteTimeout time.Duration
+	// MaxStreams bounds the large answers under way to one client; 0 is no bound.
+	MaxStreams int
 	// Gzip compresses answers for clients that accept it.
 	Gzip bool
 	// CORS answers browsers.
@@ -100,6 +106,7 @@ type Server struct {
 	handler  http.Handler
 	draining atomic.Bool
 	lines    backend.LineLimit
+	streams  streams
 }
 
 // New builds the front.
@@ -119,7 +126,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{
 		opts: o, keys: newKeyring(o.Keys), apiKeys: keyring{},
-		address: addressing{header: http.CanonicalHeaderKey(o.AddressHeader), trusted: o.TrustedProxies},
+		streams: streams{most: o.MaxStreams}, address: addressing{header: http.CanonicalHeaderKey(o.AddressHeader), trusted: o.TrustedProxies},
 	}
 	for _, key := range o.APIKeys {
 		s.apiKeys[sum(key)] = "exempt"
