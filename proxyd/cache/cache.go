@@ -4,7 +4,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"hash/maphash"
@@ -120,10 +119,10 @@ func (c *Cache) serve(ctx context.Context, calls []*jsonrpc.Call, next jsonrpc.H
 	var room [1]string
 	keys := c.keys(room[:0], calls, c.shares)
 	answers := block{most: len(calls)}
+	twins := twins{seed: c.seed, calls: calls, keys: keys}
 	var rest []*jsonrpc.Call // what goes on as it is
 	var waiting []plan       // what waits for a flight or a twin
 	var lead []plan          // what is asked on behalf of all who wait
-	twins := twins{seed: c.seed, most: len(calls)}
 	for i, call := range calls {
 		if call.Done() {
 			continue
@@ -135,7 +134,7 @@ func (c *Cache) serve(ctx context.Context, calls []*jsonrpc.Call, next jsonrpc.H
 			continue
 		}
 		if dedupe {
-			if p.twin = twins.elder(&p); p.twin != nil {
+			if p.twin = twins.elder(i); p.twin != nil {
 				waiting = append(waiting, p)
 				continue
 			}
@@ -165,44 +164,6 @@ func (c *Cache) serve(ctx context.Context, calls []*jsonrpc.Call, next jsonrpc.H
 		next.ServeRPC(ctx, rest)
 	}
 	c.await(ctx, lead, waiting, next)
-}
-
-// twins finds equal reads of a batch that no send stands between.
-type twins struct {
-	seed maphash.Seed
-	most int // of the calls
-	seen map[uint64]twin
-}
-
-type twin struct {
-	call *jsonrpc.Call
-	key  string
-}
-
-// elder returns a read like that of p which came before it in the batch, nil
-// without one. Where p has no key its params must be spelled equally.
-func (t *twins) elder(p *plan) *jsonrpc.Call {
-	call := p.call
-	hash := uint64(call.Epoch)
-	if p.key != "" {
-		hash += maphash.String(t.seed, p.key)
-	} else {
-		hash += maphash.Bytes(t.seed, call.Params) ^ 31*maphash.String(t.seed, call.Method)
-	}
-	if t.seen == nil {
-		t.seen = make(map[uint64]twin, t.most)
-	}
-	old := t.seen[hash]
-	switch {
-	case old.call == nil:
-		t.seen[hash] = twin{call, p.key}
-		return nil
-	case old.call.Epoch != call.Epoch || old.key != p.key:
-		return nil
-	case p.key == "" && (old.call.Method != call.Method || !bytes.Equal(old.call.Params, call.Params)):
-		return nil
-	}
-	return old.call
 }
 
 func (c *Cache) coalesces(call *jsonrpc.Call) bool {
