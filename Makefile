@@ -9,7 +9,7 @@ FUZZTIME ?= 200000x
 STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 part = ./scripts/part
 
-.PHONY: run build test unit race e2e lint fmt fuzz bench bench-check microbench tools clean
+.PHONY: run build test unit race e2e lint fmt fuzz bench bench-check microbench bench-check bench-clients tools clean
 
 run: build ## the gateway in front of a small chain of its own
 	$(BIN) demo
@@ -43,6 +43,7 @@ tools: ## geth, anvil, viem and ethers, as pinned
 lint: ## gofmt, vet, staticcheck
 	@out=$$(gofmt -l bench cmd proxyd integration_tests); test -z "$$out" || { echo "not gofmt-clean, run make fmt: $$out" >&2; exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -C bench/clients ./...
 	$(STATICCHECK) ./...
 
 fmt: ## format all Go files
@@ -56,6 +57,9 @@ bench: ## this gateway beside plain proxies, in one run (BENCH_SECONDS=1 for a s
 
 bench-check: ## the benchmark for its answers, not its times
 	BENCH_SECONDS=1 BENCH_ROUNDS=1 $(GO) run ./bench
+
+bench-clients: ## the HTTP clients that could ask upstreams
+	$(GO) run -C bench/clients .
 
 microbench: ## Go benchmarks of the hot functions
 	$(GO) test -run '^$$' -bench . -benchmem ./proxyd/...
