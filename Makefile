@@ -9,7 +9,7 @@ FUZZTIME ?= 200000x
 STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 part = ./scripts/part
 
-.PHONY: run build test unit race e2e lint fmt fuzz bench bench-check microbench bench-check bench-clients tools clean
+.PHONY: run build test unit race e2e lint fmt fuzz bench bench-check bench-clients microbench tools clean
 
 run: build ## the gateway in front of a small chain of its own
 	$(BIN) demo

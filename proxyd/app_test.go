@@ -409,7 +409,7 @@ func TestCoalescedElementsThatWereAnsweredInTimeSurviveTheDeadline(t *testing.T)
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
 	})
-	g := start(t, conf("[server]\ntimeout_seconds = \"500ms\"\n[cache]\nenabled = true", leavesOneOut, hangs), nil)
+	g := start(t, conf("[server]\ntimeout_seconds = \"2500ms\"\n[cache]\nenabled = true", leavesOneOut, hangs), nil)
 	var calls []string
 	for i := range 15 {
 		calls = append(calls, request("eth_getBlockByHash", hash(i)))

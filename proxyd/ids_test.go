@@ -40,7 +40,7 @@ func TestEveryCallGetsItsOwnIDAndResult(t *testing.T) {
 		}
 		return delivered[how](v, s.around(v.id, []byte(result(v.params))))
 	})
-	g := start(t, conf("[server]\ntimeout_seconds = 30\nmax_streams_per_client = 0\n[backend]\nresponse_timeout_seconds = 30", o.url), nil)
+	g := start(t, keyed("", "[server]\nmax_streams_per_client = 0", o.url), nil)
 	g.client.Transport.(*http.Transport).MaxIdleConnsPerHost = 1000
 	const callers = 1000
 	var wg, begin sync.WaitGroup

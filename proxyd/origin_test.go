@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -148,14 +149,23 @@ func (v *visit) await(event <-chan struct{}) bool {
 	case <-event:
 		return true
 	case <-v.origin.over:
-	case <-time.After(2 * time.Second):
+	case <-time.After(10 * time.Second):
 	}
 	return false
 }
 
+// keepLittle lets the connection buffer little of what is written.
+func (v *visit) keepLittle() {
+	raw := v.Conn
+	if t, ok := raw.(*tls.Conn); ok {
+		raw = t.NetConn()
+	}
+	_ = raw.(*net.TCPConn).SetWriteBuffer(256 << 10)
+}
+
 // gone waits until the other side has closed the connection.
 func (v *visit) gone() bool {
-	_ = v.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = v.SetReadDeadline(time.Now().Add(30 * time.Second))
 	_, err := v.Read(make([]byte, 1))
 	timeout, ok := err.(net.Error)
 	return err != nil && !(ok && timeout.Timeout())
@@ -175,6 +185,13 @@ var (
 )
 
 func (s shape) around(id string, result []byte) []byte {
+	if len(result) > 4<<20 { // once for all tests
+		return once("around"+s.front+s.back+id, result, func() []byte { return s.join(id, result) })
+	}
+	return s.join(id, result)
+}
+
+func (s shape) join(id string, result []byte) []byte {
 	front, back := strings.ReplaceAll(s.front, "$", id), strings.ReplaceAll(s.back, "$", id)
 	return slices.Concat([]byte(front), result, []byte(back))
 }
@@ -339,8 +356,20 @@ var delivered = map[string]func(*visit, []byte) (keep bool){
 
 func lengthLine(body []byte) string { return fmt.Sprint("Content-Length: ", len(body)) }
 
-// keyed is conf with more keys for each backend.
+// keyed is conf with more keys for each backend. A test that sets no times has long
+// ones: a busy machine is nobody's fault.
 func keyed(keys, more string, urls ...string) string {
+	const patience = "[server]\ntimeout_seconds = 60\n"
+	if !strings.Contains(more, "\ntimeout_seconds") {
+		if strings.Contains(more, "[server]\n") {
+			more = strings.Replace(more, "[server]\n", patience, 1)
+		} else {
+			more = patience + more
+		}
+	}
+	if !strings.Contains(more, "response_timeout") {
+		keys += "\nresponse_timeout_milliseconds = 60000"
+	}
 	text := conf(more, urls...)
 	for i := range urls {
 		table := fmt.Sprintf("[backends.b%d]\n", i+1)
@@ -377,8 +406,8 @@ func (g *gateway) dial(t testing.TB, body string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.(*net.TCPConn).SetReadBuffer(16 << 10)
-	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second)) // a test may fail, but not hang
+	_ = c.(*net.TCPConn).SetReadBuffer(160 << 10)
+	_ = c.SetReadDeadline(time.Now().Add(60 * time.Second)) // a test may fail, but not hang
 	if _, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
 		t.Fatal(err)
 	}
@@ -389,22 +418,34 @@ func (g *gateway) dial(t testing.TB, body string) *net.TCPConn {
 // byte; white space may stand behind it.
 func answers(t testing.TB, body, result []byte, id string) {
 	t.Helper()
-	rest, ok := bytes.CutPrefix(body, []byte(`{"jsonrpc":"2.0","result":`))
-	if !ok {
-		t.Errorf("%d bytes that begin with %.300q", len(body), body)
-		return
-	}
-	got := rest[:min(len(rest), len(result))]
-	if !bytes.Equal(got, result) {
-		i := 0
-		for i < len(got) && got[i] == result[i] {
-			i++
+	brings(t, bytes.NewReader(body), result, id)
+}
+
+// brings is answers for a body that is not to be held in memory.
+func brings(t testing.TB, body io.Reader, result []byte, id string) {
+	t.Helper()
+	want := [2][]byte{[]byte(`{"jsonrpc":"2.0","result":`), result}
+	piece, at := make([]byte, 64<<10), 0
+	for _, part := range want {
+		for len(part) > 0 {
+			n, err := io.ReadFull(body, piece[:min(len(part), len(piece))])
+			if !bytes.Equal(piece[:n], part[:n]) {
+				i := 0
+				for piece[i] == part[i] {
+					i++
+				}
+				t.Errorf("from byte %d it is %.300q, want %.80q", at+i, piece[i:n], part[i:])
+				return
+			}
+			if part, at = part[n:], at+n; err != nil && len(part) > 0 {
+				t.Errorf("%v after %d bytes", err, at)
+				return
+			}
 		}
-		t.Errorf("the result has %d bytes, want %d; from byte %d it is %.80q, want %.80q", len(got), len(result), i, got[i:], result[i:])
-		return
 	}
-	if tail := string(rest[len(result):]); strings.TrimRight(tail, " \t\r\n") != `,"id":`+id+`}` {
-		t.Errorf("behind the result stands %.300q, want the id %s", tail, id)
+	tail, err := io.ReadAll(io.LimitReader(body, 1<<20))
+	if err != nil || strings.TrimRight(string(tail), " \t\r\n") != `,"id":`+id+`}` {
+		t.Errorf("behind the result stands %.300q, %v, want the id %s", tail, err, id)
 	}
 }
 
@@ -468,7 +509,7 @@ func (g *gateway) unblamed(t testing.TB, backend string) {
 // becomes waits until something is so.
 func becomes(t testing.TB, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it never came about that %s", what)
 		}

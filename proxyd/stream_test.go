@@ -51,7 +51,7 @@ func TestLargeResultKeepsItsBytesWhateverStandsAroundIt(t *testing.T) {
 			t.Run(name+", "+how, func(t *testing.T) {
 				t.Parallel()
 				o := answering(t, s, large(size), delivered[how])
-				g := start(t, conf("", o.url), nil)
+				g := start(t, keyed("", "", o.url), nil)
 				for range 2 { // the second on the same connections
 					status, h, body, err := g.post("/", call("[]", `"a\u00e9"`))
 					if err != nil || status != 200 || h.Get("Content-Type") != "application/json" {
@@ -94,11 +94,7 @@ func TestResultOf16MiBKeepsItsBytes(t *testing.T) {
 			t.Parallel()
 			o := answering(t, s, large(16<<20), delivered[how])
 			g := start(t, keyed("gzip = true", "", o.url), nil)
-			_, _, body, err := g.post("/", call("[]", "-1.5e300"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			answers(t, []byte(body), large(16<<20), "-1.5e300")
+			brings(t, g.open(t, call("[]", "-1.5e300")).Body, large(16<<20), "-1.5e300")
 		})
 	}
 }
@@ -205,7 +201,7 @@ func TestLargeResultHasThreeMembersAndNoMore(t *testing.T) {
 	t.Parallel()
 	for name, s := range shapes {
 		o := answering(t, s, large(100<<10), delivered["sized"])
-		g := start(t, conf("", o.url), nil)
+		g := start(t, keyed("", "", o.url), nil)
 		_, _, body, err := g.post("/", call("[]", "7"))
 		if err != nil {
 			t.Fatal(name, err)
@@ -243,7 +239,7 @@ func TestResultOfAnyKindAndSizeKeepsItsBytes(t *testing.T) {
 			for _, s := range []shape{idFirst, idLast} {
 				for _, how := range []string{"sized", "chunked"} {
 					o := answering(t, s, result, delivered[how])
-					g := start(t, conf("", o.url), nil)
+					g := start(t, keyed("", "", o.url), nil)
 					_, _, body, err := g.post("/", call("[]", "1"))
 					if err != nil {
 						t.Fatal(err)
@@ -346,7 +342,7 @@ func TestClientOfHTTP10GetsALargeResult(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"sized", "chunked"} {
 		o := answering(t, idFirst, large(1<<20), delivered[how])
-		g := start(t, conf("", o.url), nil)
+		g := start(t, keyed("", "", o.url), nil)
 		c, err := net.Dial("tcp", g.RPCAddr().String())
 		if err != nil {
 			t.Fatal(err)
@@ -367,7 +363,7 @@ func TestStreamedAnswerHasTheHeaderOfAnyOther(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"sized", "chunked"} {
 		o := answering(t, idFirst, large(1<<20), delivered[how])
-		g := start(t, conf("[server]\nenable_served_by_header = true\n[cache]\nenabled = true", o.url), nil)
+		g := start(t, keyed("", "[server]\nenable_served_by_header = true\n[cache]\nenabled = true", o.url), nil)
 		status, h, _, err := g.post("/", call("[]", "7"), "X-Request-Id", "mine", "Origin", "https://x.example")
 		if status != 200 || err != nil {
 			t.Fatal(status, err)
@@ -386,7 +382,7 @@ func TestStreamIsCountedLikeAnyOtherAnswer(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"sized", "chunked"} {
 		o := answering(t, idFirst, large(1<<20), delivered[how])
-		g := start(t, conf("", o.url), nil)
+		g := start(t, keyed("", "", o.url), nil)
 		if _, _, _, err := g.post("/", call("[]", "7")); err != nil {
 			t.Fatal(err)
 		}
@@ -398,6 +394,7 @@ func TestStreamIsCountedLikeAnyOtherAnswer(t *testing.T) {
 			`proxyd_rpc_backend_request_duration_seconds_count{backend_name="b1",batched="false",method_name="eth_call"}`:                          1,
 			`proxyd_rpc_call_duration_seconds_count{method_name="eth_call"}`:                                                                       1,
 			`proxyd_response_payload_sizes_count{auth="none"}`:                                                                                     1,
+			`proxyd_streamed_answers_total{backend_name="b1",end="whole"}`:                                                                         1,
 			`proxyd_http_request_duration_seconds_count`:                                                                                           1,
 		} {
 			name, labels, _ := strings.Cut(strings.TrimSuffix(line, "}"), "{")

@@ -93,6 +93,9 @@ func TestClientSeesACutResultAsAnError(t *testing.T) {
 						t.Errorf("%s counts %v for the other backend", name, n)
 					}
 				}
+				if n := g.series(t, "proxyd_streamed_answers_total", `backend_name="b1"`, `end="backend_broke"`); n != 1 {
+					t.Errorf("%v answers are counted as broken", n)
+				}
 				becomes(t, "the log warns of the backend", func() bool { return g.warned("b1") })
 				if g.warned("b2") {
 					t.Errorf("the log warns of the other backend: %s", g.log)
@@ -161,6 +164,31 @@ func TestAnotherBackendAnswersUntilTheFirstByteWentOut(t *testing.T) {
 					return g.series(t, "proxyd_provider_errors_total", `backend_name="b1"`) == 1
 				})
 			})
+		}
+	}
+}
+
+// Where the connection's end is the answer's, a cut one looks whole.
+func TestClientOfHTTP10IsNotLeftWithAPartOfAResult(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"chunked", "gzip", "without a length"} {
+		deliver := inTwo(how, func(*visit) bool { return false })
+		o := newOrigin(t, func(v *visit) bool {
+			_ = deliver(v, idFirst.around(v.id, large(1<<20)))
+			return false
+		})
+		g := start(t, keyed("gzip = true", "", o.url), nil)
+		c, err := net.Dial("tcp", g.RPCAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		body := call("[]", "7")
+		fmt.Fprintf(c, "POST / HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		raw, err := io.ReadAll(c)
+		head, answer, _ := bytes.Cut(raw, []byte("\r\n\r\n"))
+		if err == nil && (bytes.Contains(head, []byte(" 200 ")) || !bytes.Contains(answer, []byte(`"error":`))) {
+			t.Errorf("%s: %d bytes and an orderly end: %.300q", how, len(raw), raw)
 		}
 	}
 }

@@ -79,8 +79,10 @@ func TestSlowClientsHoldNoMemoryAndSlowNobody(t *testing.T) {
 			}
 			before := heap()
 			var slow []*bufio.Reader
+			var last *net.TCPConn
 			for range clients {
-				in := bufio.NewReaderSize(g.dial(t, call(`["large"]`, "7")), 1<<10)
+				last = g.dial(t, call(`["large"]`, "7"))
+				in := bufio.NewReaderSize(last, 1<<10)
 				if _, err := in.Peek(1 << 10); err != nil {
 					t.Fatal(err)
 				}
@@ -106,19 +108,16 @@ func TestSlowClientsHoldNoMemoryAndSlowNobody(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if took := time.Since(began); took > 5*time.Second {
+			if took := time.Since(began); took > 10*time.Second {
 				t.Errorf("200 small calls took %v beside slow clients", took)
 			}
 
-			res, err := http.ReadResponse(slow[0], nil)
+			_ = last.SetReadBuffer(4 << 20)
+			res, err := http.ReadResponse(slow[clients-1], nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			body, err := io.ReadAll(res.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			answers(t, body, result, "7")
+			brings(t, res.Body, result, "7")
 		})
 	}
 }
@@ -132,7 +131,13 @@ func TestClientMayPauseForLongerThanABackendMay(t *testing.T) {
 	var wg sync.WaitGroup // beside one another, since they only wait
 	for _, how := range []string{"sized", "chunked", "chunked, in small chunks", "without a length", "gzip", "sized over TLS", "chunked, in small chunks over TLS", "sized through net/http", "chunked through net/http"} {
 		way, through := strings.CutSuffix(strings.TrimSuffix(how, " over TLS"), " through net/http")
-		serve := func(v *visit) bool { return delivered[way](v, body) }
+		var sent atomic.Bool
+		serve := func(v *visit) bool {
+			v.keepLittle()
+			keep := delivered[way](v, body)
+			sent.Store(true)
+			return keep
+		}
 		keys := "gzip = true"
 		var o *origin
 		if strings.HasSuffix(how, "TLS") {
@@ -143,25 +148,25 @@ func TestClientMayPauseForLongerThanABackendMay(t *testing.T) {
 		if through {
 			keys = "http2 = true"
 		}
-		g := start(t, keyed(keys, "[server]\ntimeout_seconds = \"1200ms\"\nwrite_timeout = \"20s\"\n[backend]\nresponse_timeout_milliseconds = 1200", o.url), nil)
+		g := start(t, keyed(keys, "[server]\ntimeout_seconds = \"1500ms\"\nwrite_timeout = \"60s\"\n[backend]\nresponse_timeout_milliseconds = 1500", o.url), nil)
 		wg.Go(func() {
-			in := bufio.NewReaderSize(g.dial(t, call("[]", "7")), 1<<10)
+			c := g.dial(t, call("[]", "7"))
+			in := bufio.NewReaderSize(c, 1<<10)
 			if begin, err := in.Peek(1 << 10); err != nil {
 				t.Errorf("%s: %q %v", how, begin, err)
 				return
 			}
-			<-time.After(1700 * time.Millisecond) // the client's pause
+			<-time.After(2000 * time.Millisecond) // the client's pause
+			_ = c.SetReadBuffer(4 << 20)
 			res, err := http.ReadResponse(in, nil)
 			if err != nil {
 				t.Errorf("%s: %v", how, err)
 				return
 			}
-			got, err := io.ReadAll(res.Body)
-			if err != nil {
-				t.Errorf("%s: %v after %d bytes: %s", how, err, len(got), g.log)
-				return
+			if sent.Load() {
+				t.Logf("%s: the sockets kept everything: this shows nothing", how)
 			}
-			answers(t, got, result, "7")
+			brings(t, res.Body, result, "7")
 			if g.warned("b1") {
 				t.Errorf("%s: the log warns of the backend: %s", how, g.log)
 			}
@@ -177,7 +182,7 @@ func TestBackendMayPauseForLongerThanAClientMay(t *testing.T) {
 		way, _, _ := strings.Cut(how, ", ")
 		deliver := inTwo(strings.TrimSuffix(way, " over TLS"), func(v *visit) bool {
 			select {
-			case <-time.After(1200 * time.Millisecond): // the provider's pause
+			case <-time.After(2000 * time.Millisecond): // the provider's pause
 			case <-v.origin.over:
 			}
 			return true
@@ -185,7 +190,7 @@ func TestBackendMayPauseForLongerThanAClientMay(t *testing.T) {
 		body := idFirst.around("1", large(1<<20))
 		gzipped(body) // in time
 		serve := func(v *visit) bool { return deliver(v, body) }
-		keys, server := "gzip = true", "[server]\ntimeout_seconds = \"600ms\"\nwrite_timeout = \"600ms\"\n"
+		keys, server := "gzip = true", "[server]\ntimeout_seconds = 5\nwrite_timeout = \"1500ms\"\n"
 		var o *origin
 		if strings.HasSuffix(how, "TLS") {
 			o, keys = tlsOrigin(t, serve)
@@ -199,7 +204,7 @@ func TestBackendMayPauseForLongerThanAClientMay(t *testing.T) {
 		case strings.HasSuffix(how, "client with gzip"):
 			server, headers = server+"gzip = true\n", []string{"Accept-Encoding", "gzip"}
 		}
-		g := start(t, keyed(keys, server+"[backend]\nresponse_timeout_seconds = 3", o.url), nil)
+		g := start(t, keyed(keys, server+"[backend]\nresponse_timeout_seconds = 30", o.url), nil)
 		wg.Go(func() {
 			_, _, body, err := g.post("/", call("[]", "7"), headers...)
 			if err != nil {
@@ -214,7 +219,6 @@ func TestBackendMayPauseForLongerThanAClientMay(t *testing.T) {
 
 func TestClientThatTakesNothingIsCutAndNoBackendBlamed(t *testing.T) {
 	t.Parallel()
-	body := idFirst.around("1", large(24<<20)) // more than sockets keep
 	for _, how := range []string{"sized", "chunked", "sized, through net/http"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
@@ -224,15 +228,13 @@ func TestClientThatTakesNothingIsCutAndNoBackendBlamed(t *testing.T) {
 					return v.small(`"0x1"`)
 				}
 				way, _, _ := strings.Cut(how, ", ")
-				whole := delivered[way](v, body)
-				ended <- whole
-				return whole
+				return endless(v, way, ended)
 			})
 			keys := ""
 			if strings.HasSuffix(how, "net/http") {
 				keys = "http2 = true"
 			}
-			g := start(t, keyed(keys, "[server]\ntimeout_seconds = \"500ms\"\nwrite_timeout = \"500ms\"\nmax_concurrent_rpcs = 1\n[backend]\nresponse_timeout_seconds = 60", o.url), nil)
+			g := start(t, keyed(keys, "[server]\ntimeout_seconds = 5\nwrite_timeout = \"1500ms\"\nmax_concurrent_rpcs = 1\n[backend]\nresponse_timeout_seconds = 60", o.url), nil)
 			c := g.dial(t, call(`["large"]`, "7"))
 			in := bufio.NewReaderSize(c, 1<<10)
 			if _, err := in.Peek(1 << 10); err != nil {
@@ -243,19 +245,22 @@ func TestClientThatTakesNothingIsCutAndNoBackendBlamed(t *testing.T) {
 				if whole {
 					t.Error("the upstream could send everything to a client that takes nothing")
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Fatal("the upstream still sends to a client that takes nothing")
 			}
 			g.unblamed(t, "b1")
+			_ = c.SetReadBuffer(4 << 20)
 			if res, err := http.ReadResponse(in, nil); err == nil {
 				n, err := io.Copy(io.Discard, res.Body)
 				if err == nil {
 					t.Errorf("the client saw a whole answer of %d bytes", n)
 				}
 			}
-			if status, _, body, err := g.post("/", call(`["small"]`, "1")); err != nil || status != 200 {
-				t.Errorf("the next call: %d %s %v", status, body, err)
-			}
+			// The time to write may be short for a busy machine, so that it may try again.
+			becomes(t, "the next call is answered", func() bool {
+				status, _, _, err := g.post("/", call(`["small"]`, "1"))
+				return err == nil && status == 200
+			})
 		})
 	}
 }

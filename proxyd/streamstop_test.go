@@ -65,7 +65,8 @@ func TestStopCutsOffAStreamThatDoesNotEnd(t *testing.T) {
 				closed := make(chan bool, 1)
 				serve := func(v *visit) bool {
 					if idle != "" {
-						_ = delivered[way](v, idFirst.around(v.id, large(24<<20)))
+						v.keepLittle()
+						_ = delivered[way](v, idFirst.around(v.id, large(12<<20)))
 					} else {
 						_ = inTwo(way, func(*visit) bool { return false })(v, idFirst.around(v.id, large(1<<20)))
 					}

@@ -20,6 +20,8 @@ func TestNoWholeAnswerReachesTheClientWhenItsEndIsWrong(t *testing.T) {
 		"the id in front and another behind": first + result + `,"id":1$}`,
 		"a second result":                    first + result + `,"result":"0x1"}`,
 		"an error":                           first + result + `,"error":{"code":-32000,"message":"header not found"}}`,
+		"an error that is text":              first + result + `,"error":"header not found"}`,
+		"an error that is a number":          last + result + `,"error":1,"id":$}`,
 		"an error and the id":                last + result + `,"error":{"code":-32000,"message":"header not found"},"id":$}`,
 		"bytes behind":                       first + result + `}}`,
 		"another answer behind":              first + result + `}` + first + `"0x1"}`,
@@ -62,7 +64,7 @@ func noWhole(t *testing.T, name, text string) {
 			deliver := inTwo(how, func(v *visit) bool { v.await(seen); return true })
 			o := newOrigin(t, func(v *visit) bool { return deliver(v, []byte(strings.ReplaceAll(text, "$", v.id))) })
 			other := answering(t, idFirst, large(1<<20), delivered["sized"])
-			g := start(t, conf("", o.url, other.url), nil)
+			g := start(t, keyed("", "", o.url, other.url), nil)
 			res := g.open(t, call("[]", "7"))
 			begin := make([]byte, 1000)
 			if _, err := io.ReadFull(res.Body, begin); err != nil {
@@ -101,7 +103,7 @@ func TestLongTailIsRightOrVisiblyCut(t *testing.T) {
 			t.Run(fmt.Sprint(name, ", ", how), func(t *testing.T) {
 				t.Parallel()
 				o := answering(t, shape{`{"jsonrpc":"2.0","result":`, back}, large(300<<10), delivered[how])
-				g := start(t, conf("", o.url), nil)
+				g := start(t, keyed("", "", o.url), nil)
 				status, _, body, err := g.post("/", call("[]", "7"))
 				switch {
 				case err != nil || status != 200:

@@ -41,7 +41,7 @@ func TestStreamThatProgressesOutlivesTheTimeoutOfACall(t *testing.T) {
 			way, _, _ := strings.Cut(how, ", ")
 			way = strings.TrimSuffix(way, " over TLS")
 			serve := func(v *visit) bool {
-				return dripping(v, way, idFirst.around(v.id, large(size)), 12, 200*time.Millisecond)
+				return dripping(v, way, idFirst.around(v.id, large(size)), 15, 200*time.Millisecond)
 			}
 			var o *origin
 			keys, server := "", "[server]\n"
@@ -58,7 +58,7 @@ func TestStreamThatProgressesOutlivesTheTimeoutOfACall(t *testing.T) {
 				server, headers = server+"gzip = true\n", []string{"Accept-Encoding", "gzip"}
 			}
 			other := answering(t, idFirst, large(size), delivered["sized"])
-			g := start(t, keyed(keys, server+"timeout_seconds = 1\nwrite_timeout = \"1s\"\n[backend]\nresponse_timeout_seconds = 1", o.url, other.url), nil)
+			g := start(t, keyed(keys, server+"timeout_seconds = 2\nwrite_timeout = \"2s\"\n[backend]\nresponse_timeout_seconds = 2", o.url, other.url), nil)
 			wg.Go(func() {
 				began := time.Now()
 				status, _, body, err := g.post("/", call("[]", "7"), headers...)
@@ -69,7 +69,7 @@ func TestStreamThatProgressesOutlivesTheTimeoutOfACall(t *testing.T) {
 				if headers == nil {
 					answers(t, []byte(body), large(size), "7")
 				}
-				if took := time.Since(began); took < 2*time.Second {
+				if took := time.Since(began); took < 2500*time.Millisecond {
 					t.Errorf("%s, %d: it took only %v", how, size, took)
 				}
 				if n := other.asked.Load(); n != 0 {
@@ -93,7 +93,7 @@ func TestStreamThatStallsIsCutAfterTheResponseTimeout(t *testing.T) {
 			closed <- v.gone()
 			return false
 		})
-		body := idFirst.around("1", large(1<<20))
+		body := idFirst.around("1", large(300<<10))
 		gzipped(body) // in time
 		serve := func(v *visit) bool {
 			defer func() { // a test may fail, but not hang
@@ -108,7 +108,7 @@ func TestStreamThatStallsIsCutAfterTheResponseTimeout(t *testing.T) {
 			}()
 			return deliver(v, body)
 		}
-		keys, server := "gzip = true", "[server]\ntimeout_seconds = 20\n"
+		keys, server := "gzip = true", "[server]\ntimeout_seconds = 30\n"
 		var o *origin
 		if strings.HasSuffix(how, "TLS") {
 			o, keys = tlsOrigin(t, serve)
@@ -123,14 +123,14 @@ func TestStreamThatStallsIsCutAfterTheResponseTimeout(t *testing.T) {
 			server, headers = server+"gzip = true\n", []string{"Accept-Encoding", "gzip"}
 		}
 		other := answering(t, idFirst, large(100<<10), delivered["sized"])
-		g := start(t, keyed(keys, server+"[backend]\nresponse_timeout_milliseconds = 600", o.url, other.url), nil)
+		g := start(t, keyed(keys, server+"[backend]\nresponse_timeout_milliseconds = 1000", o.url, other.url), nil)
 		wg.Go(func() {
 			_, _, body, err := g.post("/", call("[]", "7"), headers...)
 			took := time.Since(<-stalled)
 			if err == nil {
 				t.Errorf("%s: the client saw a whole answer of %d bytes", how, len(body))
 			}
-			if took < 500*time.Millisecond || took > 4*time.Second {
+			if took < 800*time.Millisecond || took > 10*time.Second {
 				t.Errorf("%s: cut after %v", how, took)
 			}
 			if !<-closed {
@@ -164,7 +164,7 @@ func TestStreamsDoNotWaitForOneAnother(t *testing.T) {
 		}
 		return delivered["sized"](v, idFirst.around(v.id, large(300<<10)))
 	})
-	g := start(t, conf("", o.url), nil)
+	g := start(t, keyed("", "", o.url), nil)
 	slow := g.open(t, call(`["slow"]`, "1"))
 	for i := range 10 {
 		_, _, body, err := g.post("/", call(`["fast"]`, fmt.Sprint(i)))

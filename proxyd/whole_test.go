@@ -49,7 +49,7 @@ func TestBatchOfLargeResultsIsWhole(t *testing.T) {
 	t.Parallel()
 	var requests sync.Map
 	url := batching(t, ofLength, func(body string) { requests.Store(body, true) })
-	g := start(t, conf("", url), nil)
+	g := start(t, keyed("", "", url), nil)
 	sizes := []int{1 << 20, 5, 100<<10 + 1, 70<<10 + 2, 1<<20 + 3}
 	var calls, want []string
 	for i, n := range sizes {
@@ -75,7 +75,7 @@ func TestBatchWhoseUpstreamBreaksIsAskedElsewhere(t *testing.T) {
 		return false
 	})
 	url := batching(t, ofLength, func(string) {})
-	g := start(t, conf("", o.url, url), nil)
+	g := start(t, keyed("", "", o.url, url), nil)
 	_, _, body, err := g.post("/", "["+call("[300000]", "1")+","+call("[1]", "2")+"]")
 	want := fmt.Sprintf(`[{"jsonrpc":"2.0","result":%s,"id":1},{"jsonrpc":"2.0","result":"1","id":2}]`+"\n", ofLength("[300000]"))
 	if err != nil || body != want {
@@ -114,7 +114,7 @@ func TestCachedMethodWhoseUpstreamBreaksIsAskedElsewhere(t *testing.T) {
 		return false
 	})
 	other := answering(t, idLast, large(500<<10), delivered["sized"])
-	g := start(t, conf("[cache]\nenabled = true", o.url, other.url), nil)
+	g := start(t, keyed("", "[cache]\nenabled = true", o.url, other.url), nil)
 	for range 2 {
 		_, _, body, err := g.post("/", request("eth_getBlockByHash", fmt.Sprintf(`["0x%064x",true]`, 1)))
 		if err != nil {
@@ -133,7 +133,7 @@ func TestCoalescedCallsShareALargeResult(t *testing.T) {
 	release := make(chan struct{})
 	deliver := inTwo("sized", func(v *visit) bool { return v.await(release) })
 	o := newOrigin(t, func(v *visit) bool { return deliver(v, idFirst.around(v.id, large(1<<20))) })
-	g := start(t, conf("[cache]\ncoalesce = [\"eth_call\"]", o.url), nil)
+	g := start(t, keyed("", "[cache]\ncoalesce = [\"eth_call\"]", o.url), nil)
 	var wg sync.WaitGroup
 	for i := range callers {
 		wg.Go(func() {

@@ -14,7 +14,7 @@ import (
 // readOne takes the reply to one call.
 func (a *Attempt) readOne(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.Reply, id uint64, err error) {
 	if err == nil && !isReplyTo(r, id) {
-		err = errors.New("invalid answer: the id is not the one asked with")
+		err = errWrongID
 	}
 	if err != nil {
 		a.fail1(c, result, a.invalid(reply, err))

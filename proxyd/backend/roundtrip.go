@@ -141,6 +141,8 @@ func (a *Attempt) roundTrip(x exchange, calls []*jsonrpc.Call, first uint64) (r 
 	switch {
 	case whole:
 		return r, nil
+	case errors.Is(err, errWrongID):
+		return nil, a.invalid(r, err)
 	case !errors.Is(err, errTooLarge):
 		return nil, a.broken(x, r.status, err)
 	case b.allowed(r.status):

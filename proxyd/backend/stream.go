@@ -46,6 +46,7 @@ type stream struct {
 	atMost  int64
 	conn    *conn // for the kernel, nil where it cannot
 
+	begun  bool // it was read
 	closed bool
 	have   []byte            // came, and was not passed on
 	room   *[streamFrom]byte // where have is, once it is copied
@@ -93,7 +94,7 @@ func (a *Attempt) startStream(src *body, first uint64) ([]byte, *stream, error) 
 	}
 	if rawID != nil {
 		if s.idSeen = isID(rawID, first); !s.idSeen {
-			return begun, nil, nil
+			return nil, nil, errWrongID
 		}
 	}
 	src.streams = true
@@ -108,6 +109,8 @@ func (a *Attempt) startStream(src *body, first uint64) ([]byte, *stream, error) 
 	}
 	return nil, s, nil
 }
+
+var errWrongID = errors.New("invalid answer: the id is not the one asked with")
 
 // isID reports whether raw spells the id that was asked with.
 func isID(raw []byte, id uint64) bool {
@@ -126,6 +129,7 @@ func (s *stream) Next(w jsonrpc.Sink) (n int64, err error) {
 	if s.err != nil {
 		return 0, s.err
 	}
+	s.begun = true
 	kernel := w.Kernel()
 	switch {
 	case s.conn == nil || kernel == nil || s.body.left <= closingRoom:
@@ -238,9 +242,9 @@ func (s *stream) end(w jsonrpc.Sink) (int64, error) {
 	end, id, ok := jsonrpc.Closing(s.have[from:])
 	switch {
 	case !ok || s.have[from+end-1] != s.bracket || s.bracket == '"' && escaped(s.have[from:from+end-1]):
-		return 0, s.invalid("the result has no right end")
+		return 0, s.invalid(errors.New("invalid answer: the result has no right end"))
 	case id == nil && !s.idSeen, id != nil && (s.idSeen || !isID(id, s.id)):
-		return 0, s.invalid("the id is not the one asked with")
+		return 0, s.invalid(errWrongID)
 	}
 	w.Renew()
 	n, err := w.Write(s.have[:from+end])
@@ -263,8 +267,8 @@ func (s *stream) cut(err error) error {
 }
 
 // invalid is the error of a body that ended as no answer does.
-func (s *stream) invalid(text string) error {
-	return s.attempt.invalid(&reply{status: http.StatusOK}, errors.New("invalid answer: "+text))
+func (s *stream) invalid(err error) error {
+	return s.attempt.invalid(&reply{status: http.StatusOK}, err)
 }
 
 // Close implements jsonrpc.Stream. What went wrong is counted and logged here:
@@ -289,6 +293,8 @@ func (s *stream) Close() {
 	case errors.As(s.err, &failure) && failure.Kind != Canceled:
 		how = streamBroken
 		a.brokeStream(failure)
+	case !s.begun:
+		how = streamDropped
 	case s.err != io.EOF:
 		how = streamLeft
 	}

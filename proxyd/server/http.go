@@ -78,7 +78,9 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
 		s.opts.Metrics.batchSizes.Observe(float64(len(calls)))
 	}
 	for _, c := range calls {
-		c.Client, c.MayStream = client, !batch
+		c.Client = client
+		// Before HTTP/1.1 an answer without a length cannot be broken off visibly.
+		c.MayStream = !batch && r.ProtoAtLeast(1, 1)
 	}
 	defer closeStream(calls[0])
 	if len(calls) == 1 && calls[0].Method == jsonrpc.Healthz {
@@ -86,11 +88,15 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
 		calls[0].Answer = &jsonrpc.Answer{Result: []byte(`"OK"`), Backend: "proxyd"}
 	} else {
 		s.serveCalls(ctx, calls)
+		streams := calls[0].Answer != nil && calls[0].Answer.Stream != nil && s.admit(calls[0])
+		if streams {
+			defer s.streams.leave(client)
+		}
 		s.count(calls, batch, started)
-	}
-	if a := calls[0].Answer; a != nil && a.Stream != nil {
-		s.writeStream(w, r, calls[0])
-		return
+		if streams {
+			s.writeStream(w, r, calls[0])
+			return
+		}
 	}
 	s.write(w, client, calls, batch)
 	// Others have their answers by now: what is written together wakes the

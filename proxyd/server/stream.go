@@ -16,18 +16,21 @@ import (
 // errStreams refuses a large answer to a client that is being sent too many.
 var errStreams = errors.New("too many large answers at once")
 
+// admit counts a large answer to a client, and refuses it when there are too many.
+func (s *Server) admit(c *jsonrpc.Call) bool {
+	if s.streams.enter(c.Client) {
+		return true
+	}
+	c.Answer.Stream.Close()
+	c.Answer, c.Err = nil, errStreams
+	return false
+}
+
 // writeStream passes a large result on while it comes. Whatever goes wrong behind
 // its head breaks the connection off, so that no client takes a part for the
 // whole.
 func (s *Server) writeStream(w http.ResponseWriter, r *http.Request, c *jsonrpc.Call) {
 	stream := c.Answer.Stream
-	if !s.streams.enter(c.Client) {
-		stream.Close()
-		c.Answer, c.Err = nil, errStreams
-		s.write(w, c.Client, []*jsonrpc.Call{c}, false)
-		return
-	}
-	defer s.streams.leave(c.Client)
 	stop := context.AfterFunc(r.Context(), func() { stream.Interrupt(context.Canceled) })
 	defer stop()
 
