@@ -10,11 +10,11 @@ import (
 // gateway is so small that it is collected dozens of times a second. With them a
 // collection begins at about 28 MiB instead of 4; a heap that is large anyhow,
 // like that of a large cache, hardly notices. docs/performance.md has the
-// figures. An operator who sets GOGC gets exactly that instead.
+// figures. An operator who sets GOGC or GOMEMLIMIT gets exactly that instead.
 type heapFloor []byte
 
 func newHeapFloor() heapFloor {
-	if os.Getenv("GOGC") != "" {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return nil
 	}
 	return make(heapFloor, 12<<20)

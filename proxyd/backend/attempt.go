@@ -204,6 +204,13 @@ func (a *Attempt) Abandon() {
 	}
 }
 
+// drop ends an attempt whose call is over, before anybody can abandon it.
+func (a *Attempt) drop() {
+	if !a.try.Finish {
+		a.Cancel(errAbandoned)
+	}
+}
+
 // errClosed is the cause of attempts at a backend that was closed.
 var errClosed = errors.New("the backend is closed")
 
@@ -285,6 +292,14 @@ func (a *Attempt) start(now time.Time) (started, overdue time.Time) {
 		overdue = now.Add(a.Backend.health.expect(a.label))
 	}
 	return now, overdue
+}
+
+// until is when an exchange that begins now must have the head of its answer.
+func (a *Attempt) until(now time.Time) time.Time {
+	if until := now.Add(a.try.Timeout); until.Before(a.ends) {
+		return until
+	}
+	return a.ends
 }
 
 // refusal says why a backend did not look at a batch.
@@ -441,6 +456,9 @@ func (a *Attempt) report(now time.Time) {
 	switch {
 	case answered:
 		b.health.answered(a.label, a.started, now)
+		if a.stream == nil {
+			b.health.untroubled()
+		}
 	case atOnce != nil:
 		b.health.failed(atOnce, a.started, now)
 	}

@@ -42,7 +42,10 @@ func (b *body) open() (err error) {
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
-	if b.left >= 0 && int64(len(p)) > b.left {
+	if b.left == 0 {
+		return 0, io.EOF // whatever may stand behind it
+	}
+	if b.left > 0 && int64(len(p)) > b.left {
 		p = p[:b.left] // net/http does not know what the kernel has moved
 	}
 	n, err := b.src.Read(p)
@@ -80,11 +83,7 @@ func (b *body) deadline() time.Time {
 	if b.streams {
 		return time.Now().Add(b.a.Backend.opts.ResponseTimeout)
 	}
-	next := time.Now().Add(b.a.try.Timeout)
-	if next.After(b.a.ends) {
-		return b.a.ends
-	}
-	return next
+	return b.a.until(time.Now())
 }
 
 var errTooLarge = errors.New("answer larger than max_response_size_bytes")

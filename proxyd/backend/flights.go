@@ -28,9 +28,9 @@ type flight struct {
 	// over is true when the answer has come, or its head and the rest streams.
 	over bool
 	// caller is the context of the goroutine that itself waits for the answer,
-	// nil when none does; waiter ends its wait.
+	// nil when none does; waiter is what it waits with.
 	caller context.Context
-	waiter interface{ letGo() }
+	waiter *pooled
 
 	attempt    *Attempt // whose flight it is; nil in tests
 	prev, next *flight
@@ -181,9 +181,17 @@ func (f *flights) watch() {
 				close(x.suspected)
 			}
 		}
-		if x.caller != nil && (x.told || x.caller.Err() != nil) {
-			x.waiter.letGo()
+		if x.caller == nil {
+			continue
+		}
+		over := x.caller.Err() != nil
+		switch {
+		case !over && !x.told:
+		case x.waiter.letGo():
 			x.caller = nil
+		case over: // the answer comes, but nobody is left to read it
+			x.caller = nil
+			x.attempt.drop()
 		}
 	}
 	if f.armed = false; f.owed > 0 {

@@ -147,7 +147,6 @@ func (h *health) noteHeard(now time.Time) {
 func (h *health) answered(label string, started, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.trouble = Trouble{}
 	wasOut := !h.outUntil.IsZero()
 	// An answer to what was asked before the backend went out proves nothing.
 	if !wasOut || started.After(h.outSince) {
@@ -172,6 +171,14 @@ func (h *health) answered(label string, started, now time.Time) {
 		h.usual[label] = u // labels are bounded by the configuration
 	}
 	u.add(now.Sub(started))
+	h.noteStrain(now)
+}
+
+// brokeOff counts a large answer that broke off. Its head was counted as a success.
+func (h *health) brokeOff(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.window.failure(now)
 	h.noteStrain(now)
 }
 

@@ -168,7 +168,6 @@ func (c *conn) alive() bool {
 
 // open reports whether the other side has not ended a connection.
 func (c *conn) open() bool {
-	_ = c.SetReadDeadline(time.Time{}) // one that has passed would answer for it
 	n, err := c.peek()
 	return n > 0 || errors.Is(err, syscall.EAGAIN)
 }
@@ -187,6 +186,7 @@ func (c *conn) peek() (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	_ = c.SetReadDeadline(time.Time{}) // the last one, when it has passed, would answer
 	outer := rc.Read(func(fd uintptr) bool {
 		var b [1]byte
 		n, _, err = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,8 +40,9 @@ type pooled struct {
 	mu      sync.Mutex
 	conn    *conn
 	cause   error // why the exchange was interrupted
-	waiting bool  // the owner waits for the first byte and may be let go
+	waiting bool  // the owner waits for the head and may be let go
 	freed   bool  // it was let go
+	come    bool  // the head is here
 
 	sent  bool  // the request was written to conn
 	werr  error // as far as that went
@@ -62,7 +64,7 @@ var postRequest = &http.Request{Method: http.MethodPost}
 // set prepares x to ask for calls.
 func (x *pooled) set(a *Attempt, calls []*jsonrpc.Call, now time.Time) {
 	b := a.Backend
-	x.a, x.pool, x.repeat, x.deadline = a, b.pool, onlyReads(calls), now.Add(a.try.Timeout)
+	x.a, x.pool, x.repeat, x.deadline = a, b.pool, onlyReads(calls), a.until(now)
 	x.first = b.nextIDs(len(calls))
 	x.room = requests.Get().(*requestRoom)
 	body := appendBody(x.room.body[:0], calls, x.first)
@@ -139,37 +141,66 @@ func (x *pooled) send() {
 	x.sent, x.werr, x.wrote = true, err, x.wrote || n > 0
 }
 
-// begin sends the request on the connection that it has, and waits for the first
-// byte of the answer. It returns false when it was let go or the first byte does
-// not come; do finds out which, and goes on.
+// begin sends the request on the connection that it has, and waits for the head of
+// the answer. It returns false when it was let go or the head does not come; do
+// finds out which, and goes on.
 func (x *pooled) begin() bool {
-	// Requests that have come meanwhile are read first: what is written together
-	// wakes the other side once, which is a tenth of what a call costs.
-	runtime.Gosched()
+	if x.repeat {
+		// Requests that have come meanwhile are read first: what is written
+		// together wakes the other side once. Not for sends, whose connection
+		// has just been looked at.
+		runtime.Gosched()
+	}
 	if x.send(); x.werr != nil {
 		return false
 	}
 	x.mu.Lock()
 	x.waiting = x.cause == nil
+	wait := x.waiting && !x.freed
 	x.mu.Unlock()
-	_, err := x.conn.reader.Peek(1)
+	come := wait && x.headComes()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.waiting = false
+	x.waiting, x.come = false, come
 	if x.freed && x.cause == nil {
 		_ = x.conn.SetReadDeadline(x.deadline)
 	}
-	return err == nil
+	return come
 }
 
-// letGo ends the wait of begin. Nothing is lost: do goes on where it was.
-func (x *pooled) letGo() {
+// headComes waits for the whole head of an answer, as far as the buffer holds it.
+// It returns false when that does not come, or when it is an interim one, after
+// which there is more to wait for.
+func (x *pooled) headComes() bool {
+	r := x.conn.reader
+	for n := 1; ; n = r.Buffered() + 1 {
+		if _, err := r.Peek(n); err != nil {
+			return false
+		}
+		head, _ := r.Peek(r.Buffered())
+		if bytes.HasPrefix(head, []byte("HTTP/1.1 1")) {
+			return false
+		}
+		if len(head) == r.Size() || bytes.Contains(head, []byte("\r\n\r\n")) {
+			return true
+		}
+	}
+}
+
+// letGo ends the wait of begin, or keeps it from beginning. Nothing is lost: do goes
+// on where it was. It returns false when the wait is over already.
+func (x *pooled) letGo() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.come {
+		return false
+	}
+	x.freed = true
 	if x.waiting && x.conn != nil {
-		x.waiting, x.freed = false, true
+		x.waiting = false
 		_ = x.conn.SetReadDeadline(time.Unix(1, 0))
 	}
+	return true
 }
 
 // head reads the head of the answer.

@@ -23,11 +23,14 @@ const (
 	openingRoom = 4 << 10
 	// closingRoom is how much of the end is held back until all has come: the
 	// members behind the result must fit.
-	closingRoom = 1 << 10
+	closingRoom = 4 << 10
 	// spliceSize is the most that the kernel moves in one go.
 	spliceSize = 256 << 10
 	// gatherTime is how long small pieces are gathered to be written at once.
 	gatherTime = 20 * time.Millisecond
+	// slowClient is how long a piece may take to pass before it is the client's
+	// doing when the backend gives up behind it.
+	slowClient = time.Second
 )
 
 var copyRooms = sync.Pool{New: func() any { return new([streamFrom]byte) }}
@@ -47,6 +50,7 @@ type stream struct {
 	conn    *conn // for the kernel, nil where it cannot
 
 	begun  bool // it was read
+	slow   bool // the client was slow
 	closed bool
 	have   []byte            // came, and was not passed on
 	room   *[streamFrom]byte // where have is, once it is copied
@@ -65,9 +69,12 @@ func (a *Attempt) startStream(src *body, first uint64) ([]byte, *stream, error) 
 		return nil, nil, nil
 	case src.left >= 0:
 		begun = make([]byte, 0, openingRoom)
-		n, err := io.ReadAtLeast(src, begun[:openingRoom], 64)
-		if begun = begun[:n]; err != nil {
-			return nil, nil, err
+		for found := false; !found && len(begun) < openingRoom; {
+			n, err := src.Read(begun[len(begun):openingRoom])
+			if begun = begun[:len(begun)+n]; err != nil {
+				return nil, nil, err
+			}
+			_, _, found = jsonrpc.Opening(begun)
 		}
 	default:
 		var err error
@@ -161,7 +168,13 @@ func (s *stream) splice(w io.ReaderFrom, until time.Time) (int64, error) {
 	most := min(b.left-closingRoom, spliceSize)
 	n, err := w.ReadFrom(&io.LimitedReader{R: s.conn.Conn, N: most})
 	b.left -= n
+	began := now
 	now = time.Now()
+	if now.Sub(began) > slowClient {
+		// Whoever has to wait for whom: what has come already waits for the client.
+		waiting, _ := s.conn.peek()
+		s.slow = s.slow || waiting > 0
+	}
 	if n > 0 {
 		s.quiet = time.Time{}
 		s.attempt.Backend.health.noteHeard(now)
@@ -192,8 +205,7 @@ func (s *stream) unbuffer(w jsonrpc.Sink) (int64, error) {
 			return 0, s.cut(err)
 		}
 	}
-	w.Renew()
-	n, err := w.Write(s.have)
+	n, err := s.write(w, s.have)
 	s.have = nil
 	return int64(n), err
 }
@@ -226,14 +238,22 @@ func (s *stream) copy(w jsonrpc.Sink) (int64, error) {
 	if out <= 0 {
 		return 0, nil
 	}
-	w.Renew()
-	n, err := w.Write(s.have[:out])
+	n, err := s.write(w, s.have[:out])
 	if s.room == nil {
 		s.have = s.have[out:]
 	} else {
 		s.have = s.room[:copy(s.room[:], s.have[out:])]
 	}
 	return int64(n), err
+}
+
+// write passes a piece on.
+func (s *stream) write(w jsonrpc.Sink, piece []byte) (int, error) {
+	began := time.Now()
+	w.Renew()
+	n, err := w.Write(piece)
+	s.slow = s.slow || time.Since(began) > slowClient
+	return n, err
 }
 
 // end checks the end of the answer and writes what of it belongs to the result.
@@ -246,8 +266,7 @@ func (s *stream) end(w jsonrpc.Sink) (int64, error) {
 	case id == nil && !s.idSeen, id != nil && (s.idSeen || !isID(id, s.id)):
 		return 0, s.invalid(errWrongID)
 	}
-	w.Renew()
-	n, err := w.Write(s.have[:from+end])
+	n, err := s.write(w, s.have[:from+end])
 	if err == nil {
 		err = io.EOF
 	}
@@ -272,8 +291,9 @@ func (s *stream) invalid(err error) error {
 }
 
 // Close implements jsonrpc.Stream. What went wrong is counted and logged here:
-// against nobody when the client left or was too slow, and never against the
-// backend's health, since no other backend has answered the same call.
+// against nobody when the client left or was too slow. No other backend has
+// answered the same call, so that the backend stays in service; but one that
+// breaks off many answers is strained, and asked after others.
 func (s *stream) Close() {
 	if s.closed {
 		return
@@ -290,6 +310,8 @@ func (s *stream) Close() {
 	var failure *Error
 	how := streamWhole
 	switch {
+	case errors.As(s.err, &failure) && s.slow && (failure.Kind == Network || failure.Kind == Timeout):
+		how = streamLeft // a provider may well give up a reader that does not read
 	case errors.As(s.err, &failure) && failure.Kind != Canceled:
 		how = streamBroken
 		a.brokeStream(failure)
@@ -297,6 +319,8 @@ func (s *stream) Close() {
 		how = streamDropped
 	case s.err != io.EOF:
 		how = streamLeft
+	default:
+		a.Backend.health.untroubled()
 	}
 	a.Backend.opts.Metrics.streamed(a.Backend.opts.Name, how)
 	a.Backend.flights.remove(&a.flight)
@@ -307,6 +331,7 @@ func (s *stream) Close() {
 func (a *Attempt) brokeStream(e *Error) {
 	c, result := a.Calls[0], Result{Err: e, Outcome: e.outcome()}
 	a.Backend.opts.Metrics.failure(a, c, &result)
+	a.Backend.health.brokeOff(time.Now())
 	if how := result.how(); how != "" {
 		a.Backend.health.unanswered(how+" within a large answer", time.Now())
 	}

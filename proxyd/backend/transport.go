@@ -11,6 +11,9 @@ import (
 // that a change of DNS is seen.
 const maxConnAge = 5 * time.Minute
 
+// http2Window is how many bytes of an answer may wait for a slow client.
+const http2Window = 256 << 10
+
 // transport is the pool of connections of one backend. Every maxConnAge a new
 // pool takes over; what the old one still carries runs to its end.
 type transport struct {
@@ -53,6 +56,7 @@ func (t *transport) newPool() *http.Transport {
 		ExpectContinueTimeout:  time.Second,
 		ReadBufferSize:         16 << 10,
 		MaxResponseHeaderBytes: maxHead,
+		HTTP2:                  &http.HTTP2Config{MaxReceiveBufferPerStream: http2Window},
 	}
 	return pool
 }

@@ -36,6 +36,13 @@ func (h *health) unanswered(how string, now time.Time) {
 	h.trouble.Last = how
 }
 
+// untroubled notes that an attempt brought a whole answer.
+func (h *health) untroubled() {
+	h.mu.Lock()
+	h.trouble = Trouble{}
+	h.mu.Unlock()
+}
+
 // how says in a word or two how a result failed, "" when it did not or when the
 // gateway ended the attempt itself.
 func (r *Result) how() string {

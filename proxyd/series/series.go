@@ -2,37 +2,32 @@
 // a call does not look them up again.
 package series
 
-import (
-	"maps"
-	"sync"
-	"sync/atomic"
-)
+import "sync"
 
 // Set finds what belongs to a key, which is made once. The keys must be bounded:
 // nothing is ever forgotten. The zero value is empty.
 type Set[K comparable, V any] struct {
-	known atomic.Pointer[map[K]V]
-	mu    sync.Mutex
+	mu    sync.RWMutex
+	known map[K]V
 }
 
 // Get returns what belongs to key; build makes it the first time.
 func (s *Set[K, V]) Get(key K, build func(K) V) V {
-	if known := s.known.Load(); known != nil {
-		if v, ok := (*known)[key]; ok {
-			return v
-		}
+	s.mu.RLock()
+	v, ok := s.known[key]
+	s.mu.RUnlock()
+	if ok {
+		return v
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	more := make(map[K]V)
-	if known := s.known.Load(); known != nil {
-		if v, ok := (*known)[key]; ok {
-			return v
-		}
-		maps.Copy(more, *known)
+	if v, ok := s.known[key]; ok {
+		return v
 	}
-	v := build(key)
-	more[key] = v
-	s.known.Store(&more)
+	if s.known == nil {
+		s.known = make(map[K]V)
+	}
+	v = build(key)
+	s.known[key] = v
 	return v
 }

@@ -182,6 +182,6 @@ func (s *Server) Drain() { s.draining.Store(true) }
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
+	defer func() { s.opts.Metrics.httpDuration.Observe(time.Since(started).Seconds()) }()
 	s.handler.ServeHTTP(w, r)
-	s.opts.Metrics.httpDuration.Observe(time.Since(started).Seconds())
 }

@@ -43,6 +43,15 @@ func (s *Server) writeStream(w http.ResponseWriter, r *http.Request, c *jsonrpc.
 	if room >= 0 {
 		h.Set("Content-Length", strconv.FormatInt(size+room, 10))
 	}
+	defer func() {
+		// Behind the head there is no other way to say that something is wrong.
+		if v := recover(); v != nil {
+			if v != http.ErrAbortHandler {
+				s.logPanic(v, c.Client)
+			}
+			panic(http.ErrAbortHandler)
+		}
+	}()
 	w.WriteHeader(http.StatusOK)
 	to := &sink{ResponseWriter: w, control: http.NewResponseController(w), patience: s.opts.WriteTimeout}
 	_, _ = io.WriteString(to, jsonrpc.AnswerHead) // the next write fails as well
