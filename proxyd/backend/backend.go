@@ -52,7 +52,7 @@ type Options struct {
 	// Dial makes the connections; nil for TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// MaxResponseSize bounds an answer's body in bytes after decompression; 0
-	// is unlimited.
+	// is no bound for what streams, and DefaultMaxResponseSize for the rest.
 	MaxResponseSize int64
 	// AllowedStatuses are the HTTP statuses other than 200 whose body is read
 	// as an answer. Default 400 and 413.

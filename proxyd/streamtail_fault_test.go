@@ -1,0 +1,22 @@
+package proxyd
+
+import (
+	"strings"
+	"testing"
+)
+
+// What stands behind a result may be longer than what is held back. Where it ends
+// with the bracket that the result ends with, it is not told from it.
+func TestNoWholeAnswerReachesTheClientWhenAnErrorOrAResultIsLong(t *testing.T) {
+	object := `{"a":` + string(large(1<<20)) + `}`
+	array := string(large(1 << 20))
+	long := strings.Repeat("x", 2<<10)
+	const first = `{"jsonrpc":"2.0","id":$,"result":`
+	for name, text := range map[string]string{
+		"an object and a long error":        first + object + `,"error":{"code":-32000,"message":"execution reverted","data":"` + long + `"}}`,
+		"an array and a long second result": first + array + `,"result":["` + long + `"]}`,
+		"a string and a long second result": first + `"` + strings.Repeat("a", 1<<20) + `","result":"` + long + `"}`,
+	} {
+		noWhole(t, name, text)
+	}
+}
