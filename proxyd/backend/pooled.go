@@ -161,11 +161,14 @@ func (x *pooled) begin() bool {
 	come := wait && x.headComes()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.waiting, x.come = false, come
+	// Whoever was let go is expected to go on elsewhere, even if the head came at
+	// the same moment.
+	x.come = come && !x.freed
+	x.waiting = false
 	if x.freed && x.cause == nil {
 		_ = x.conn.SetReadDeadline(x.deadline)
 	}
-	return come
+	return x.come
 }
 
 // headComes waits for the whole head of an answer, as far as the buffer holds it.
