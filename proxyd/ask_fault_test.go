@@ -1,71 +1,42 @@
 package proxyd
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"testing"
 	"time"
 )
 
-// stalling begins an answer and leaves it at that.
-func stalling(t *testing.T, warm bool) (g *gateway, begun <-chan struct{}, released <-chan bool) {
-	began, gone := make(chan struct{}, 1), make(chan bool, 1)
-	o := newOrigin(t, func(v *visit) bool {
-		if v.params == `["warm"]` {
-			return v.small(`"0x1"`)
-		}
-		v.head("Content-Length: 1000")
-		v.say(`{"jsonrpc":"2.0","id":$,"result":"`)
-		began <- struct{}{}
-		gone <- v.gone()
-		return false
-	})
-	g = start(t, conf("[server]\ntimeout_seconds = 8\nshutdown_timeout = \"100ms\"\n[backend]\nresponse_timeout_seconds = 8", o.url), nil)
-	if warm { // so that the call that follows finds an idle connection
-		if status, _, body, err := g.post("/", call(`["warm"]`, "1")); err != nil || status != 200 {
-			t.Fatal(status, body, err)
-		}
-	}
-	return g, began, gone
-}
-
-// A client that leaves ends its call at once, whoever makes the attempt.
-func TestClientThatLeavesWithinASmallAnswerEndsItsCall(t *testing.T) {
+// timeout_seconds ends with the head of an answer, also when the connection lay
+// idle before and others ask the same backend.
+func TestStreamOnAUsedConnectionOutlivesTheTimeoutOfItsCall(t *testing.T) {
 	for _, warm := range []bool{false, true} {
-		t.Run(fmt.Sprint("on an idle connection: ", warm), func(t *testing.T) {
+		t.Run(fmt.Sprint("on a used connection: ", warm), func(t *testing.T) {
 			t.Parallel()
-			g, begun, gone := stalling(t, warm)
-			c := g.dial(t, call(`[]`, "7"))
-			<-begun
-			left := time.Now()
-			_ = c.Close()
-			if ok := <-gone; !ok || time.Since(left) > 3*time.Second {
-				t.Errorf("the upstream's connection was released after %v", time.Since(left))
+			release := make(chan struct{})
+			o := newOrigin(t, func(v *visit) bool {
+				switch v.params {
+				case `["large"]`:
+					return inTwo("sized", func(v *visit) bool { return v.await(release) })(v, idFirst.around(v.id, large(1<<20)))
+				case `["silent"]`:
+					return !v.gone()
+				}
+				return v.small(`"0x1"`)
+			})
+			g := start(t, conf("[server]\ntimeout_seconds = \"300ms\"\n[backend]\nresponse_timeout_seconds = 60", o.url), nil)
+			if warm {
+				if status, _, body, err := g.post("/", call(`["small"]`, "1")); err != nil || status != 200 {
+					t.Fatal(status, body, err)
+				}
 			}
-		})
-	}
-}
-
-// shutdown_timeout bounds what is waited for, whoever makes the attempt.
-func TestStopCutsOffACallWithinASmallAnswer(t *testing.T) {
-	for _, warm := range []bool{false, true} {
-		t.Run(fmt.Sprint("on an idle connection: ", warm), func(t *testing.T) {
-			t.Parallel()
-			g, begun, _ := stalling(t, warm)
-			c, err := net.Dial("tcp", g.RPCAddr().String())
-			if err != nil {
-				t.Fatal(err)
+			begun := time.Now()
+			res := g.open(t, call(`["large"]`, "7"))
+			for time.Since(begun) < time.Second { // each of them is owed an answer until its time is over
+				if status, _, body, err := g.post("/", call(`["silent"]`, "8")); err != nil || status != 504 {
+					t.Fatal(status, body, err)
+				}
 			}
-			defer c.Close()
-			body := call(`[]`, "7")
-			fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-			<-begun
-			from := time.Now()
-			_ = g.Stop(context.Background())
-			if took := time.Since(from); took > 3*time.Second {
-				t.Errorf("stopped after %v, of which shutdown_timeout is 100ms", took)
-			}
+			close(release)
+			brings(t, res.Body, large(1<<20), "7")
 		})
 	}
 }

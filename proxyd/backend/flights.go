@@ -99,6 +99,7 @@ func (f *flights) landed(x *flight) {
 }
 
 func (f *flights) land(x *flight) {
+	x.caller = nil // a stream may outlive its call's time
 	if !x.over {
 		x.over = true
 		f.owed--

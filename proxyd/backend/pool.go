@@ -49,6 +49,7 @@ type conn struct {
 	// is true when anything came since the request.
 	headLeft int
 	got      bool
+	failed   error // of the last read
 }
 
 // headReader bounds what is read before the head of an answer is complete.
@@ -59,6 +60,7 @@ func (h headReader) Read(p []byte) (int, error) {
 		return 0, errLongHead
 	}
 	n, err := h.c.Conn.Read(p)
+	h.c.failed = err
 	if n > 0 {
 		h.c.got = true
 	}

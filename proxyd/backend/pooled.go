@@ -184,7 +184,7 @@ func (x *pooled) headComes() bool {
 		if bytes.HasPrefix(head, []byte("HTTP/1.1 1")) {
 			return false
 		}
-		if len(head) == r.Size() || bytes.Contains(head, []byte("\r\n\r\n")) {
+		if len(head) == r.Size() || bytes.Contains(head, []byte("\n\r\n")) || bytes.Contains(head, []byte("\n\n")) {
 			return true
 		}
 	}
@@ -219,6 +219,8 @@ func (x *pooled) head() (*http.Response, error) {
 		switch {
 		case err != nil && x.werr != nil:
 			return nil, x.werr
+		case err != nil && errors.Is(c.failed, os.ErrDeadlineExceeded):
+			return nil, c.failed // net/http takes a line that was cut for a whole one
 		case err != nil:
 			return nil, err
 		case res.StatusCode >= 100 && res.StatusCode < 200 && res.StatusCode != http.StatusSwitchingProtocols:

@@ -12,6 +12,7 @@ import (
 type deadline struct {
 	context.Context // of the HTTP request
 	at              time.Time
+	expired         atomic.Bool // somebody was told so, and it stays like that
 	timed           atomic.Pointer[timed]
 }
 
@@ -31,13 +32,17 @@ func (d *deadline) Err() error {
 	if t := d.timed.Load(); t != nil {
 		return t.Err()
 	}
+	if d.expired.Load() {
+		return context.DeadlineExceeded
+	}
 	if err := d.Context.Err(); err != nil {
 		return err
 	}
-	if !time.Now().Before(d.at) {
-		return context.DeadlineExceeded
+	if time.Now().Before(d.at) {
+		return nil
 	}
-	return nil
+	d.expired.Store(true)
+	return context.DeadlineExceeded
 }
 
 // Value implements context.Context. Contexts made from this one find the timer's
@@ -46,6 +51,9 @@ func (d *deadline) Value(key any) any {
 	if t := d.timed.Load(); t != nil {
 		return t.Value(key)
 	}
+	if d.expired.Load() && d.Context.Err() != nil {
+		return d.withTimer().Value(key) // the cause is the time, not what came later
+	}
 	return d.Context.Value(key)
 }
 
@@ -53,8 +61,11 @@ func (d *deadline) withTimer() *timed {
 	if t := d.timed.Load(); t != nil {
 		return t
 	}
-	t := new(timed)
-	t.Context, t.cancel = context.WithDeadline(d.Context, d.at)
+	t, parent := new(timed), d.Context
+	if d.expired.Load() {
+		parent = context.WithoutCancel(parent)
+	}
+	t.Context, t.cancel = context.WithDeadline(parent, d.at)
 	if !d.timed.CompareAndSwap(nil, t) {
 		t.cancel()
 		return d.timed.Load()

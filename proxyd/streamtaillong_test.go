@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// What stands behind a result may be longer than what is held back. Where it ends
-// with the bracket that the result ends with, it is not told from it.
+// An error or a second result is told from the result itself though it ends with
+// the same bracket, and takes more than a packet.
 func TestNoWholeAnswerReachesTheClientWhenAnErrorOrAResultIsLong(t *testing.T) {
 	object := `{"a":` + string(large(1<<20)) + `}`
 	array := string(large(1 << 20))
