@@ -209,6 +209,7 @@ func (x *pooled) letGo() bool {
 // head reads the head of the answer.
 func (x *pooled) head() (*http.Response, error) {
 	c := x.conn
+	c.failed = nil // that begin was let go says nothing about the answer
 	if x.werr != nil && !errors.Is(x.werr, os.ErrDeadlineExceeded) {
 		// The other side may have answered before it had read everything.
 		_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
