@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -246,11 +247,14 @@ func TestDialTimeoutBoundsANewConnection(t *testing.T) {
 }
 
 func TestSizeOfABatchIsNotTakenForItsCount(t *testing.T) {
+	var mu sync.Mutex // the parts come at the same time
 	var sizes []int
 	url := provider(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		n := strings.Count(string(body), `"method"`)
+		mu.Lock()
 		sizes = append(sizes, n)
+		mu.Unlock()
 		if len(body) > 20<<10 {
 			w.WriteHeader(http.StatusRequestEntityTooLarge)
 			return
