@@ -14,8 +14,8 @@ const maxHere = 16 << 10
 
 // Ask begins an attempt for a caller that has nothing to do but to wait. When an
 // idle connection is at hand the attempt is made in the caller's goroutine, and
-// ended is true; unless the backend falls silent or ctx ends before the answer
-// begins to come. An attempt that has not ended must be given to Go.
+// ended is true; unless the backend falls silent or ctx ends before the head of
+// the answer is here. An attempt that has not ended must be given to Go.
 func (b *Backend) Ask(ctx context.Context, calls []*jsonrpc.Call, try Try) (a *Attempt, ended bool) {
 	a = b.newAttempt(calls, try)
 	ready := a.prepare(ctx)

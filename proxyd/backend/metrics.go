@@ -51,7 +51,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			"backend_name", "method_name", "error_code", "status_code", "class"),
 		overload:  counter("too_many_request_errors_total", "Attempts that found no free slot of max_concurrent_rpcs in time.", "backend_name"),
 		ejections: counter("backend_out_of_service_total", "Times a backend was taken out of service.", "backend_name"),
-		streams:   counter("streamed_answers_total", "Large answers passed on while they came, by how they ended: whole, backend_broke (the client saw the answer break off) client_left (or took nothing for write_timeout), or dropped (nobody read it).", "backend_name", "end"),
+		streams:   counter("streamed_answers_total", "Large answers passed on while they came, by how they ended: whole, backend_broke (the client saw the answer break off), client_left (or took nothing for write_timeout), or dropped (nobody read it).", "backend_name", "end"),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "proxyd", Name: "rpc_backend_request_duration_seconds", Help: "Time of an attempt.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"backend_name", "method_name", "batched"}),
 		backends: make(map[*Backend]struct{}),

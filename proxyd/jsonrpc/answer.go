@@ -194,10 +194,12 @@ func AppendAnswer(dst []byte, id []byte, a *Answer) []byte {
 		dst = append(dst, AnswerHead...)
 		dst = append(dst, a.Result...)
 	}
-	return appendID(dst, id)
+	return AppendClosing(dst, id)
 }
 
-func appendID(dst, id []byte) []byte {
+// AppendClosing appends what stands behind the result or the error: the client's
+// id as it spelled it, null without one.
+func AppendClosing(dst, id []byte) []byte {
 	dst = append(dst, `,"id":`...)
 	if id == nil {
 		dst = append(dst, "null"...)
@@ -212,7 +214,7 @@ func appendID(dst, id []byte) []byte {
 func AppendError(dst []byte, id []byte, code int64, message string, data []byte) []byte {
 	dst = append(dst, `{"jsonrpc":"2.0","error":`...)
 	dst = appendErrorObject(dst, code, message, data)
-	return appendID(dst, id)
+	return AppendClosing(dst, id)
 }
 
 func appendErrorObject(dst []byte, code int64, message string, data []byte) []byte {

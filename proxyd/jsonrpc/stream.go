@@ -194,6 +194,3 @@ func lastString(b []byte) int {
 func isSimple(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c == '.' || c == '-' || c == '+' || c == 'E'
 }
-
-// AppendClosing appends what stands behind the result in the answer to a client.
-func AppendClosing(dst, id []byte) []byte { return appendID(dst, id) }
