@@ -182,15 +182,18 @@ func (n *node) quantity(t *testing.T, method, params string) uint64 {
 // mined waits until each transaction is in a block and succeeded.
 func (n *node) mined(t *testing.T, txs []signedTx) {
 	t.Helper()
-	for _, tx := range txs {
-		eventually(t, 30*time.Second, "transaction "+tx.Hash, func() error {
+	for i, tx := range txs {
+		eventually(t, 30*time.Second, fmt.Sprintf("transaction %d of %d, %s", i+1, len(txs), tx.Hash), func() error {
 			var receipt struct{ Status string }
 			raw, err := n.call("eth_getTransactionReceipt", fmt.Sprintf("[%q]", tx.Hash))
 			if err == nil {
 				err = json.Unmarshal(raw, &receipt)
 			}
 			if err == nil && receipt.Status != "0x1" {
-				err = fmt.Errorf("receipt %.200s", raw)
+				known, _ := n.call("eth_getTransactionByHash", fmt.Sprintf("[%q]", tx.Hash))
+				pool, _ := n.call("txpool_status", "[]")
+				nonce, _ := n.call("eth_getTransactionCount", fmt.Sprintf(`[%q,"latest"]`, devAccount))
+				err = fmt.Errorf("receipt %.200s, by hash %.200s, pool %s, next nonce %s", raw, known, pool, nonce)
 			}
 			return err
 		})
