@@ -40,7 +40,7 @@ func (c *Cache) join(p *plan) (leads bool) {
 func newFlight(call *jsonrpc.Call) *flight {
 	return &flight{done: make(chan struct{}), call: &jsonrpc.Call{
 		Method: call.Method, Params: call.Params, Row: call.Row, Label: call.Label,
-		Client: &jsonrpc.Client{Auth: call.Client.Auth, RequestID: call.Client.RequestID, Source: call.Client.Source},
+		Client: &jsonrpc.Client{Auth: call.Client.Auth, Archive: call.Client.Archive, RequestID: call.Client.RequestID, Source: call.Client.Source},
 	}}
 }
 

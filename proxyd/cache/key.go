@@ -12,6 +12,10 @@ import (
 // longer ones are hashed.
 const directKey = 200
 
+// archiveMark ends the method in the key of a call that only archive backends are
+// asked for, instead of a colon. No method name has either in it.
+const archiveMark = '!'
+
 // key returns the name of a call's answer: equal for calls whose params differ
 // only in white space, or in being absent, null or an empty array.
 func (c *Cache) key(call *jsonrpc.Call) string {
@@ -50,7 +54,11 @@ func (c *Cache) keys(dst []string, calls []*jsonrpc.Call, named func(*jsonrpc.Ca
 func (c *Cache) appendKey(dst []byte, call *jsonrpc.Call) []byte {
 	dst = append(dst, c.opts.Namespace...)
 	dst = append(dst, call.Method...)
-	dst = append(dst, ':')
+	if call.Client.Archive {
+		dst = append(dst, archiveMark)
+	} else {
+		dst = append(dst, ':')
+	}
 	head := len(dst)
 	dst = appendCanonical(dst, call.Params)
 	if len(dst)-head > directKey {

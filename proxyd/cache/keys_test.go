@@ -24,7 +24,7 @@ func TestKeysOfABatchAreThoseOfItsCalls(t *testing.T) {
 		for range 200 {
 			calls := make([]*jsonrpc.Call, 1+random.IntN(12))
 			for i := range calls {
-				calls[i] = &jsonrpc.Call{Method: []string{"eth_call", "eth_chainId", "eth_c"}[random.IntN(3)], Params: []byte(params[random.IntN(len(params))])}
+				calls[i] = &jsonrpc.Call{Method: []string{"eth_call", "eth_chainId", "eth_c"}[random.IntN(3)], Params: []byte(params[random.IntN(len(params))]), Client: &jsonrpc.Client{Archive: random.IntN(2) == 0}}
 			}
 			named := func(call *jsonrpc.Call) bool { return call.Method != "eth_chainId" }
 			before := []string{"before"}
@@ -49,17 +49,28 @@ func TestKeysOfABatchAreThoseOfItsCalls(t *testing.T) {
 func TestKeysTellCallsApart(t *testing.T) {
 	c := newCache(t, nil)
 	seen := map[string]string{}
-	for _, method := range []string{"eth_call", "eth_cal", "eth_calll"} {
-		for n := range 500 {
-			p := fmt.Sprintf(`["%s"]`, strings.Repeat("x", n))
-			key := c.key(&jsonrpc.Call{Method: method, Params: []byte(p)})
-			if old, ok := seen[key]; ok {
-				t.Fatalf("%s %s and %s have one key", method, p, old)
+	for _, archive := range []bool{false, true} {
+		for _, method := range []string{"eth_call", "eth_cal", "eth_calll"} {
+			for n := range 500 {
+				p := fmt.Sprintf(`["%s"]`, strings.Repeat("x", n))
+				key := c.key(&jsonrpc.Call{Method: method, Params: []byte(p), Client: &jsonrpc.Client{Archive: archive}})
+				if old, ok := seen[key]; ok {
+					t.Fatalf("%s %s, archive %v, and %s have one key", method, p, archive, old)
+				}
+				seen[key] = fmt.Sprint(method, " ", p, ", archive ", archive)
+				if len(key) > len(method)+1+max(directKey, 33) {
+					t.Errorf("%d bytes of params have a key of %d", len(p), len(key))
+				}
 			}
-			seen[key] = method + " " + p
-			if len(key) > len(method)+1+max(directKey, 33) {
-				t.Errorf("%d bytes of params have a key of %d", len(p), len(key))
-			}
+		}
+	}
+}
+
+// What ends the method in a key stands in no method's name.
+func TestMarksOfKeysAreInNoMethod(t *testing.T) {
+	for _, mark := range []byte{':', archiveMark} {
+		if jsonrpc.ValidMethod([]byte{'a', mark}) {
+			t.Errorf("%q may stand in a method", mark)
 		}
 	}
 }

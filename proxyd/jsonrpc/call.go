@@ -56,6 +56,8 @@ type Client struct {
 	Auth string
 	// Exempt is true when the client showed one of API_KEYS.
 	Exempt bool
+	// Archive is true when only backends of type archive are asked.
+	Archive bool
 	// ForwardedFor is the X-Forwarded-For value for upstream requests, ""
 	// for none.
 	ForwardedFor string
