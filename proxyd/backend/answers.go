@@ -115,6 +115,12 @@ func (a *Attempt) readBatch(reply *reply, calls []*jsonrpc.Call, results []Resul
 		}
 		a.take(reply, calls[i], &results[i], *r, scope{label: calls[i].Label, params: calls[i].Params}, &answers[i])
 	}
+	for i := range results {
+		if e := results[i].Err; e != nil && e.Kind == WrongChain { // so is the rest of the batch
+			a.fail(calls, results, e)
+			return
+		}
+	}
 }
 
 // take makes a reply that belongs to the call its result, with answer for room;
@@ -128,6 +134,11 @@ func (a *Attempt) take(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.
 	if r.Error == nil {
 		if string(r.Result) == "null" && !c.Row.Nullable {
 			a.fail1(c, result, a.invalid(reply, fmt.Errorf("invalid answer: null, which %s cannot answer", c.Label)))
+			return
+		}
+		if b.opts.ChainID != 0 && c.Method == "eth_chainId" && !b.health.answersChain(r.Result) {
+			got, _ := quantity(r.Result)
+			a.fail1(c, result, &Error{Backend: b.opts.Name, Kind: WrongChain, HTTP: reply.status, Wrote: true, cause: wrongChain(got, b.opts.ChainID)})
 			return
 		}
 		answer.Result = r.Result

@@ -37,6 +37,8 @@ type Try struct {
 	// Finish lets the attempt run to its own end when it is abandoned: a send
 	// that has begun is not cut off.
 	Finish bool
+	// Own marks a call of the gateway itself, see Backend.Own.
+	Own bool
 }
 
 // Attempt is one try at one backend for one or many calls.
@@ -266,7 +268,7 @@ func (a *Attempt) run() {
 	}()
 	// The wait for a slot is the gateway's own matter: neither the backend's
 	// time nor a reason to call it silent.
-	if !a.slot {
+	if !a.slot && !a.try.Own {
 		if err := b.opts.Slots.acquire(a); err != nil {
 			e := &Error{Backend: b.opts.Name, Kind: Canceled, cause: err}
 			if errors.Is(err, ErrOverloaded) {
@@ -277,6 +279,8 @@ func (a *Attempt) run() {
 			return
 		}
 		a.slot = true
+	}
+	if a.begun == nil {
 		started, overdue := a.start(time.Now())
 		b.flights.start(&a.flight, started, overdue)
 	}
@@ -321,6 +325,9 @@ func (a *Attempt) fail1(c *jsonrpc.Call, result *Result, e *Error) {
 // word, and counts.
 func (a *Attempt) report(now time.Time) {
 	b := a.Backend
+	if a.try.Own {
+		return
+	}
 	answered, atOnce := false, (*Error)(nil)
 	for i := range a.Results {
 		r := &a.Results[i]

@@ -76,6 +76,15 @@ type Options struct {
 	MaxLatency      time.Duration
 	DegradedLatency time.Duration
 
+	// ChainID is the chain that the backend must serve, 0 for any. One that
+	// answers eth_chainId otherwise is refused.
+	ChainID uint64
+	// Recovery replaces the usual hold-off after a rate limit; nil keeps it.
+	Recovery *Recovery
+	// ProbedRecovery says that somebody calls ProbeRecovery, so that no call of
+	// a client is used to try the backend after a rate limit.
+	ProbedRecovery bool
+
 	// Account is shared by the backends of one provider account, nil for none.
 	Account *Account
 	// Slots bounds the attempts in flight of the whole process, nil for none.

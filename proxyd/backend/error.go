@@ -34,9 +34,12 @@ const (
 	Canceled
 	// Overloaded is an attempt that found no slot.
 	Overloaded
+	// WrongChain is an answer that names another chain than the backend must
+	// serve.
+	WrongChain
 )
 
-var kindNames = [...]string{"network", "refused", "timeout", "status", "invalid_answer", "too_large", "canceled", "overloaded"}
+var kindNames = [...]string{"network", "refused", "timeout", "status", "invalid_answer", "too_large", "canceled", "overloaded", "wrong_chain"}
 
 func (k Kind) String() string { return kindNames[k] }
 
@@ -74,8 +77,21 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("backend %s: %v", e.Backend, e.cause)
 }
 
+// Short says in a word or two how the attempt failed.
+func (e *Error) Short() string {
+	if e.Kind == Status {
+		return fmt.Sprintf("status %d", e.HTTP)
+	}
+	return e.Kind.String()
+}
+
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.cause }
+
+// wrongChain says that a backend serves another chain.
+func wrongChain(got, want uint64) error {
+	return fmt.Errorf("serves chain id %d, not %d", got, want)
+}
 
 // aboutRequest reports whether the backend, or a front before it, refused the
 // request for its size or form. That is the client's doing: other backends may

@@ -35,7 +35,7 @@ func (a *Attempt) logFailure(c *jsonrpc.Call, r *Result, n int) {
 
 func (a *Attempt) log(level slog.Level, message string, c *jsonrpc.Call, code string, attrs ...any) {
 	b := a.Backend
-	if !b.opts.Log.Enabled(context.Background(), level) {
+	if a.try.Own || !b.opts.Log.Enabled(context.Background(), level) {
 		return
 	}
 	ok, dropped := b.lines.Allow(c.Label, code)

@@ -20,15 +20,22 @@ const (
 	Strained
 	// Trial: its time out of service is over, and one call may decide.
 	Trial
+	// Lagging: its head is too far behind those of its group, which is for the
+	// group to say.
+	Lagging
 	// Suspect: it owes several overdue answers and nothing at all was heard.
 	Suspect
 	// Held: it asked to be left alone.
 	Held
 	// Out: it is out of service.
 	Out
+	// Unfit: a health check found that it cannot serve.
+	Unfit
+	// Foreign: it serves another chain than it must; it is never asked.
+	Foreign
 )
 
-var stateNames = [...]string{"well", "strained", "trial", "suspect", "held", "out"}
+var stateNames = [...]string{"well", "strained", "trial", "lagging", "suspect", "held", "out", "unfit", "foreign"}
 
 func (s State) String() string { return stateNames[s] }
 
@@ -37,8 +44,14 @@ type Standing struct {
 	State State
 	// Until is when a Held or Out backend may be asked again.
 	Until time.Time
-	// Since is when it became Out, Held or Suspect.
+	// Since is when it became Out, Held, Suspect, Unfit or Foreign.
 	Since time.Time
+	// Share is the part of its usual calls that a backend should get while it
+	// comes back from a rate limit; 1 otherwise.
+	Share float64
+	// Returned is when it last came back from being Out, Unfit or Foreign, or
+	// from a rate limit; zero when it never was.
+	Returned time.Time
 }
 
 // health is the one state machine of a backend. It is fed by every attempt.
@@ -51,13 +64,23 @@ type health struct {
 	suspect      atomic.Bool
 	suspectSince atomic.Int64
 
+	head    atomic.Pointer[head]
+	blamed  atomic.Uint64
+	changed chan struct{}
+
 	mu       sync.Mutex
 	inRow    int // failures in a row
-	outUntil time.Time
-	outSince time.Time
-	outFirst time.Time // before the trials that failed since
-	trial    bool      // a trial call is under way
-	trouble  Trouble
+	times    int // it went out of service without a long rest between
+	returned time.Time
+	// unfit has what health checks found, foreign that it serves another chain.
+	unfit        []unfitness
+	foreign      string
+	foreignSince time.Time
+	outUntil     time.Time
+	outSince     time.Time
+	outFirst     time.Time // before the trials that failed since
+	trial        bool      // a trial call is under way
+	trouble      Trouble
 	// wasStrained is what the last line about it said.
 	wasStrained bool
 	hold        hold
@@ -68,6 +91,8 @@ type health struct {
 func (h *health) init(o *Options) {
 	h.opts = o
 	h.usual = make(map[string]*usual)
+	h.changed = make(chan struct{}, 1)
+	h.hold.recovery = o.Recovery
 	h.window.init()
 }
 
@@ -79,24 +104,48 @@ func (b *Backend) StandingAt(now time.Time) Standing {
 	h := &b.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	s := Standing{State: Well, Share: 1, Returned: h.returned}
 	switch held := h.heldUntil(now); {
+	case h.foreign != "":
+		s.State, s.Since = Foreign, h.foreignSince
+	case len(h.unfit) > 0:
+		s.State, s.Since = Unfit, h.unfit[0].since
 	case !h.outUntil.IsZero() && (now.Before(h.outUntil) || h.trial):
-		return Standing{State: Out, Until: h.outUntil, Since: h.outSince}
+		s.State, s.Until, s.Since = Out, h.outUntil, h.outSince
 	case now.Before(held):
-		return Standing{State: Held, Until: held, Since: h.hold.since}
+		s.State, s.Until, s.Since = Held, held, h.hold.since
+	case h.hold.recovering && (h.trial || h.opts.ProbedRecovery):
+		s.State, s.Until, s.Since = Held, held, h.hold.since
 	case !h.outUntil.IsZero():
-		return Standing{State: Trial, Since: h.outSince}
+		s.State, s.Since = Trial, h.outSince
+	case h.hold.recovering:
+		s.State, s.Since = Trial, h.hold.since
 	case h.suspect.Load():
-		since := time.Unix(0, h.suspectSince.Load())
+		s.State, s.Since = Suspect, time.Unix(0, h.suspectSince.Load())
 		if b.flights.none() && !h.trial {
-			// Whoever would have lifted the suspicion is gone.
-			return Standing{State: Trial, Since: since}
+			s.State = Trial // whoever would have lifted the suspicion is gone
 		}
-		return Standing{State: Suspect, Since: since}
 	case h.strained(now):
-		return Standing{State: Strained}
+		s.State = Strained
 	}
-	return Standing{State: Well}
+	if !h.hold.recovered.IsZero() {
+		s.Share = share(h.hold.recovered, now)
+	}
+	return s
+}
+
+// Recovering reports whether the backend was rate limited and now needs calls
+// that decide whether it is well, and otherwise when it will, the zero time for
+// not at all.
+func (b *Backend) Recovering(now time.Time) (due bool, at time.Time) {
+	h := &b.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.hold.recovering {
+		return false, time.Time{}
+	}
+	at = h.heldUntil(now)
+	return !now.Before(at), at
 }
 
 func (h *health) heldUntil(now time.Time) time.Time {
@@ -120,7 +169,7 @@ func (b *Backend) TakeTrial() bool {
 	h := &b.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.trial || time.Now().Before(h.outUntil) {
+	if now := time.Now(); h.trial || now.Before(h.outUntil) || h.hold.recovering && now.Before(h.hold.until) {
 		return false // another has it, or it has ended and failed since
 	}
 	h.trial = true
@@ -157,10 +206,11 @@ func (h *health) answered(label string, started, now time.Time) {
 			// It starts afresh: what it failed at before says nothing any more.
 			h.window.init()
 			h.wasStrained = false
+			h.returned = now
 			h.opts.Log.Info("backend back in service", "backend", h.opts.Name, "out_for", now.Sub(h.outFirst).Round(time.Millisecond).String())
 		}
 	}
-	h.hold.answered(started)
+	h.answeredHold(started, now)
 	if a := h.opts.Account; a != nil {
 		a.answered(started)
 	}
@@ -172,6 +222,27 @@ func (h *health) answered(label string, started, now time.Time) {
 	}
 	u.add(now.Sub(started))
 	h.noteStrain(now)
+}
+
+// answeredHold lets an answer count against a hold-off. The caller holds the lock.
+func (h *health) answeredHold(started, now time.Time) {
+	if h.hold.recovering && started.After(h.hold.since) {
+		h.trial = false // whoever holds it, one more answer is here
+	}
+	if h.hold.answered(started, now) {
+		h.returned = now
+		h.opts.Log.Info("backend recovered from its rate limit", "backend", h.opts.Name)
+	}
+}
+
+// recoveryAnswered notes that a probe after a rate limit was answered.
+func (h *health) recoveryAnswered(started, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.answeredHold(started, now)
+	if a := h.opts.Account; a != nil {
+		a.answered(started)
+	}
 }
 
 // brokeOff counts a large answer that broke off. Its head was counted as a success.
@@ -189,6 +260,9 @@ func (h *health) failed(e *Error, started, now time.Time) {
 	defer h.mu.Unlock()
 	h.window.failure(now)
 	h.noteStrain(now)
+	h.blamed.Add(1)
+	h.noteChange()
+	h.hold.failed(now)
 	if !h.outUntil.IsZero() && !started.After(h.outSince) {
 		return // it went out for this already
 	}
@@ -207,12 +281,35 @@ func (h *health) failed(e *Error, started, now time.Time) {
 		h.outFirst = now
 		h.opts.Metrics.ejected(h.opts.Name)
 	}
-	h.outSince, h.outUntil = now, now.Add(h.opts.OutFor)
-	attrs := []any{"backend", h.opts.Name, "failures_in_row", h.inRow, "seconds", h.opts.OutFor.Seconds()}
+	d := h.outFor(now)
+	h.outSince, h.outUntil = now, now.Add(d)
+	attrs := []any{"backend", h.opts.Name, "failures_in_row", h.inRow, "seconds", d.Seconds()}
 	if e != nil {
 		attrs = append(attrs, "error", slog.StringValue(truncate(e.Error())))
 	}
 	h.opts.Log.Warn(message, attrs...)
+}
+
+// recoveryFailed notes that a probe after a rate limit failed.
+func (h *health) recoveryFailed(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.trial = false
+	h.hold.failed(now)
+}
+
+// outFor is how long the backend is out of service this time: OutFor, that again
+// for each time before, at most ten times and five minutes. Who has served for
+// as long as it would be out next starts afresh.
+func (h *health) outFor(now time.Time) time.Duration {
+	most := max(h.opts.OutFor, min(10*h.opts.OutFor, 5*time.Minute))
+	next := func() time.Duration { return min(h.opts.OutFor*time.Duration(h.times+1), most) }
+	if h.outUntil.IsZero() && !h.returned.IsZero() && now.Sub(h.returned) >= next() {
+		h.times = 0
+	}
+	d := next()
+	h.times = min(h.times+1, 10)
+	return d
 }
 
 // holdOff leaves the backend alone because its answer said so.
@@ -222,11 +319,12 @@ func (h *health) holdOff(o classify.Outcome, asked time.Duration, label string, 
 	h.trial = false
 	wasHeld := now.Before(h.hold.until)
 	d, firm := h.hold.begin(o, asked, label, started, now)
+	h.noteChange()
 	if d == 0 {
 		return
 	}
 	if firm && h.opts.Account != nil {
-		h.opts.Account.hold(now, now.Add(d))
+		h.opts.Account.hold(now, now.Add(min(d, maxRetryAfter)))
 	}
 	if wasHeld {
 		return // many calls in flight are told the same

@@ -62,9 +62,9 @@ func TestOutForItsSecondsThenOneTrialDecides(t *testing.T) {
 			t.Fatal("not exactly one trial")
 		}
 		state(t, b, Out)
-		b.fails(Network) // the trial: one failure is enough
+		b.fails(Network) // the trial: one failure is enough, for twice as long
 		state(t, b, Out)
-		time.Sleep(59 * time.Second)
+		time.Sleep(119 * time.Second)
 		state(t, b, Out)
 		time.Sleep(time.Second)
 		state(t, b, Trial)

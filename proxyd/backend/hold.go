@@ -25,6 +25,13 @@ type hold struct {
 	since   time.Time
 	strikes int
 	texts   []textStrike
+
+	recovery   *Recovery // nil for the usual hold-offs
+	first      time.Time // of the strikes
+	afresh     bool      // the next strike is a first one
+	recovering bool      // answers in a row have to bring it back
+	successes  int
+	recovered  time.Time
 }
 
 // textStrike is a rate limit that only a text spoke of.
@@ -40,15 +47,25 @@ func (h *hold) begin(o classify.Outcome, asked time.Duration, label string, star
 	firm = o.Firm || h.threeMethods(label, now)
 	// Calls in flight when the hold began bring no second strike.
 	if h.strikes == 0 || started.After(h.since) {
+		if h.strikes == 0 || h.afresh {
+			h.strikes, h.first, h.afresh = 0, now, false
+		}
 		h.strikes++
 		h.since = now
 	}
+	h.successes = 0
+	recovers := h.recovery != nil && firm && !o.Sick
 	first, most := firstBrief, mostBrief
 	if o.Hold == classify.Long {
 		first, most = firstLong, maxRetryAfter
 	}
 	d = min(first<<min(h.strikes-1, 16), most)
-	if asked > 0 {
+	switch {
+	case recovers:
+		d, h.afresh = h.recovery.backoff(h.strikes, h.first, now)
+		d = max(d, asked)
+		h.recovering = true
+	case asked > 0:
 		d = asked
 	}
 	if !firm {
@@ -59,6 +76,22 @@ func (h *hold) begin(o classify.Outcome, asked time.Duration, label string, star
 		return d, firm
 	}
 	return 0, firm
+}
+
+// failed notes that a call which was to show that the backend has recovered
+// failed for another reason than a limit: it counts as one more.
+func (h *hold) failed(now time.Time) {
+	if !h.recovering || now.Before(h.until) {
+		return
+	}
+	var d time.Duration
+	if h.afresh {
+		h.strikes, h.first = 0, now
+	}
+	h.strikes++
+	h.successes, h.since = 0, now
+	d, h.afresh = h.recovery.backoff(h.strikes, h.first, now)
+	h.until = now.Add(d)
 }
 
 // threeMethods reports whether, with this one, texts spoke of a limit in answer
@@ -75,11 +108,20 @@ func (h *hold) threeMethods(label string, now time.Time) bool {
 }
 
 // answered ends the row of strikes: the backend answers to what was asked after
-// the last one.
-func (h *hold) answered(started time.Time) {
-	if h.strikes > 0 && started.After(h.since) {
-		h.strikes, h.texts, h.until = 0, nil, time.Time{}
+// the last one. It reports whether a recovery is complete.
+func (h *hold) answered(started, now time.Time) (recovered bool) {
+	if h.strikes == 0 || !started.After(h.since) {
+		return false
 	}
+	if h.recovering {
+		if h.successes++; h.successes < h.recovery.RequiredSuccesses {
+			return false
+		}
+		h.recovering, h.successes, h.recovered = false, 0, now
+		recovered = true
+	}
+	h.strikes, h.texts, h.until = 0, nil, time.Time{}
+	return recovered
 }
 
 // Account is what backends of one provider account share: a hold-off that one of

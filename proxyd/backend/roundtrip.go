@@ -98,7 +98,9 @@ func (a *Attempt) roundTrip(x exchange, calls []*jsonrpc.Call, first uint64) (r 
 	}
 	now := time.Now()
 	b.health.noteHeard(now)
-	b.opts.Metrics.status(a, calls, res.StatusCode)
+	if !a.try.Own {
+		b.opts.Metrics.status(a, calls, res.StatusCode)
+	}
 	src := &a.room.body
 	if r = &a.room.reply; len(a.Calls) > 1 { // there may be several parts at once
 		r, src = new(reply), new(body)

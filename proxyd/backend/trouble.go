@@ -1,9 +1,6 @@
 package backend
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // Trouble is what a backend has failed to answer of late, whoever is to blame:
 // a call that fails everywhere takes nobody out of service, but somebody who
@@ -49,10 +46,8 @@ func (r *Result) how() string {
 	switch {
 	case r.Err != nil && (r.Err.Kind == Canceled || r.Err.Kind == Overloaded):
 		return ""
-	case r.Err != nil && r.Err.Kind == Status:
-		return fmt.Sprintf("status %d", r.Err.HTTP)
 	case r.Err != nil:
-		return r.Err.Kind.String()
+		return r.Err.Short()
 	case r.Outcome.Class != "":
 		return "error of class " + r.Outcome.Class
 	}
