@@ -15,7 +15,7 @@ var rungs = [][]string{
 	{"proxyd/jsonrpc"},
 	{"proxyd/classify"},
 	{"proxyd/backend"},
-	{"proxyd/group"},
+	{"proxyd/group", "proxyd/probe"},
 	{"proxyd/cache", "proxyd/ratelimit", "proxyd/consensus", "proxyd/subscribe", "proxyd/txguard", "proxyd/fleet"},
 	{"proxyd/server", "proxyd/admin"},
 	{"proxyd"},
