@@ -43,6 +43,22 @@ func (e *Unserviceable) text() string {
 // Unwrap returns the reasons.
 func (e *Unserviceable) Unwrap() []error { return e.Reasons }
 
+// AllFailed says that every endpoint of a sticky group failed.
+type AllFailed struct {
+	// Endpoints has for each endpoint its name and, in a word or two, how it
+	// failed, or why it was not asked.
+	Endpoints []string
+	// TimedOut is true when all that were asked timed out.
+	TimedOut bool
+	cause    *Unserviceable
+}
+
+// Error names every endpoint's reason; a client may see it.
+func (e *AllFailed) Error() string { return "all endpoints failed: " + strings.Join(e.Endpoints, "; ") }
+
+// Unwrap returns the *Unserviceable with the whole reasons.
+func (e *AllFailed) Unwrap() error { return e.cause }
+
 // OutcomeUnknown says that a transaction may have reached a backend, but that
 // nobody can tell.
 type OutcomeUnknown struct {

@@ -8,12 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
 
 	"gateway.internal/proxyd/backend"
+	"gateway.internal/proxyd/classify"
 	"gateway.internal/proxyd/jsonrpc"
 )
 
@@ -25,6 +25,14 @@ type Member struct {
 	// Tier 0 is asked first; a higher tier only when no member of a lower one
 	// can serve.
 	Tier int
+	// Public members are the ones that PublicAttempts counts.
+	Public bool
+	// Archive members are asked for calls that want an archive.
+	Archive bool
+	// Cost is the relative price of a call, for the strategy scored.
+	Cost float64
+
+	index int // in Options.Members
 }
 
 // Options configures a group. Zero values mean the stated default.
@@ -47,32 +55,119 @@ type Options struct {
 	// doubles. Default 1 s, at most 3 s, as the incumbent; a set value is not
 	// capped.
 	RetryDelay *time.Duration
+	// TryTimeout bounds one attempt beside the backend's response timeout,
+	// TotalTimeout a call in this group; 0 is no bound.
+	TryTimeout, TotalTimeout time.Duration
+	// Final says which errors are the client's at once.
+	Final Final
+	// PublicAttempts is how many public members are asked before others, where
+	// their tier is the first; 0 is no limit.
+	PublicAttempts int
+	// MaxBlockLag is how many blocks a member's head may be behind the group's;
+	// nil does not look. Heads older than HeadMaxAge say nothing.
+	MaxBlockLag *uint64
+	HeadMaxAge  time.Duration
+	// FailBack is when sticky returns to its first member; 0 is never.
+	FailBack time.Duration
+	// Rank configures ranked.
+	Rank Rank
+	// RPCErrorCheck lets multicall answer with an error only when no member may
+	// accept the transaction any more.
+	RPCErrorCheck bool
+	// Hedge asks slow reads twice; nil never does.
+	Hedge *Hedge
+	// Budget bounds retries in later rounds, and hedges; nil bounds hedges by
+	// the default and retries not at all.
+	Budget *Budget
 	// Metrics and Log are required.
 	Metrics *Metrics
 	Log     *slog.Logger
 }
 
-// Strategy puts members in the order in which a call asks them.
+// Strategy puts members in the order in which calls ask them.
 type Strategy interface {
-	// Order returns the members in order of preference. Tiers and health are
-	// applied afterwards. The result is not changed by anybody.
-	Order() []*Member
+	// Arrange puts members that are equally fit and of one tier in order of
+	// preference. It gets at least one, in the order of the configuration.
+	Arrange(members []*Member, ask Ask)
 	// Spreads reports whether the strategy spreads load, so that soft signs of
 	// ill health count only while half of the group is well.
 	Spreads() bool
 }
 
+// What a strategy may do besides.
+type (
+	// usageWatcher is told of the calls that are sent to a member.
+	usageWatcher interface{ asked(m *Member, calls int) }
+	// outcomeWatcher is told how attempts ended.
+	outcomeWatcher interface{ ended(m *Member, e ending) }
+	// preferrer has a member that it prefers until another answers.
+	preferrer interface {
+		begin() uint64
+		answered(begun uint64, m *Member) (moved bool)
+	}
+	// finalizer says which errors are the client's at once.
+	finalizer interface {
+		final(o classify.Outcome, status int) bool
+	}
+	// worker does something by itself between start and close.
+	worker interface {
+		start()
+		close()
+	}
+	// bound wants to know its group.
+	bound interface{ bind(g *Group) }
+)
+
+// ending is how an attempt ended.
+type ending struct {
+	label string
+	how   how
+	took  time.Duration
+	at    time.Time
+}
+
+type how uint8
+
+const (
+	wasAnswered how = iota
+	hasFailed
+	wasLimited // by the member, which asked to be left alone
+	wasOutrun  // a hedge answered first
+)
+
 // strategies is the table of strategies. A new one is a file and a line here.
 var strategies = map[string]func(Options) Strategy{
-	"":         newFallback,
-	"fallback": newFallback,
+	"":            newFallback,
+	"fallback":    newFallback,
+	"round_robin": newRoundRobin,
+	"random":      newRandom,
+	"sticky":      newSticky,
+	"ranked":      newRanked,
+	"least_used":  newLeastUsed,
+	"scored":      newScored,
+	"multicall":   newMulticall,
 }
 
 // Group is a set of backends. It is a jsonrpc.Handler.
 type Group struct {
 	opts     Options
+	members  []*Member // by tier
 	strategy Strategy
-	rounds   int // extra rounds
+	inList   bool // the order is that of members while all are well
+	rounds   int  // extra rounds
+	counts   counts
+
+	// The strategy again, nil where it does not do the thing.
+	usage    usageWatcher
+	outcomes outcomeWatcher
+	prefers  preferrer
+	finals   finalizer
+
+	latencies   sketches // of methods, for hedges
+	hedgeBudget *budget
+	retryBudget *budget // nil for none
+
+	sends sync.WaitGroup // of multicall that go on after their call
 }
 
 // New builds a group.
@@ -87,7 +182,12 @@ func New(o Options) (*Group, error) {
 	if o.MaxBatch <= 0 {
 		o.MaxBatch = 10
 	}
-	g := &Group{opts: o}
+	setDefault(&o.HeadMaxAge, time.Minute)
+	g := &Group{opts: o, members: slices.Clone(o.Members), counts: o.Metrics.countsOf(o.Name), latencies: sketches{window: hedgeWindow}}
+	for i, m := range o.Members {
+		m.index = i
+	}
+	slices.SortStableFunc(g.members, func(a, b *Member) int { return a.Tier - b.Tier })
 	if o.MaxRetries != nil {
 		g.rounds = *o.MaxRetries
 	} else {
@@ -96,8 +196,52 @@ func New(o Options) (*Group, error) {
 		}
 	}
 	g.rounds = max(0, min(g.rounds, maxRounds))
+	if g.hedgeBudget = (&budget{Budget: defaultHedgeBudget}); o.Budget != nil {
+		g.hedgeBudget = &budget{Budget: *o.Budget}
+		g.retryBudget = g.hedgeBudget
+	}
 	g.strategy = build(o)
+	g.usage, _ = g.strategy.(usageWatcher)
+	g.outcomes, _ = g.strategy.(outcomeWatcher)
+	g.prefers, _ = g.strategy.(preferrer)
+	g.finals, _ = g.strategy.(finalizer)
+	if b, ok := g.strategy.(bound); ok {
+		b.bind(g)
+	}
+	switch s := g.strategy.(type) {
+	case fallback:
+		g.inList = !s.weighted && o.PublicAttempts == 0
+	case multicall:
+		g.inList = !s.weighted && o.PublicAttempts == 0
+	}
+	g.notePreferred(g.opts.Members[0])
 	return g, nil
+}
+
+// Start begins what the strategy does by itself; Close ends it, and waits for
+// sends that go on after their calls.
+func (g *Group) Start() {
+	if w, ok := g.strategy.(worker); ok {
+		w.start()
+	}
+}
+
+// Close ends what Start began. No call may come any more.
+func (g *Group) Close() {
+	if w, ok := g.strategy.(worker); ok {
+		w.close()
+	}
+	g.sends.Wait()
+}
+
+// notePreferred shows in the metrics whom a sticky group prefers.
+func (g *Group) notePreferred(m *Member) {
+	if g.prefers == nil {
+		return
+	}
+	for _, other := range g.members {
+		g.opts.Metrics.prefers(g.opts.Name, other.Name(), other == m)
+	}
 }
 
 // Name is the group's name in the configuration.
@@ -123,6 +267,16 @@ const chunksAtOnce = 16
 // parallel; each fails over on its own.
 func (g *Group) ServeRPC(ctx context.Context, calls []*jsonrpc.Call) {
 	calls = jsonrpc.Pending(calls)
+	if g.opts.TotalTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, g.opts.TotalTimeout)
+		defer cancel()
+	}
+	if m, ok := g.strategy.(multicall); ok && slices.ContainsFunc(calls, m.broadcasts) {
+		var wait func()
+		calls, wait = g.serveBroadcast(ctx, m, calls)
+		defer wait()
+	}
 	switch len(calls) {
 	case 0:
 		return
@@ -162,13 +316,3 @@ func (g *Group) ServeRPC(ctx context.Context, calls []*jsonrpc.Call) {
 
 // errPanic is answered for calls that a panic left open.
 var errPanic = errors.New("internal error")
-
-// recovered turns a panic into an error for the calls that it left open.
-func (g *Group) recovered(calls []*jsonrpc.Call) {
-	if p := recover(); p != nil {
-		g.opts.Log.Error("panic in a backend group", "backend_group", g.opts.Name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-		for _, c := range jsonrpc.Pending(calls) {
-			c.Err = errPanic
-		}
-	}
-}

@@ -28,7 +28,7 @@ func TestFailingMemberGoesOutAndOneTrialBringsItBack(t *testing.T) {
 		w.well("b1") // the trial fails
 		w.well("b1")
 		wantOrder(t, w, "01"+"1")
-		time.Sleep(30 * time.Second)
+		time.Sleep(60 * time.Second) // twice as long as before
 		w.nodes[0].is(devchain.FaultNone)
 		w.well("b0")
 		w.well("b0")
@@ -75,8 +75,8 @@ func TestTrialAtASilentMemberCostsOnlyItsOverdueTime(t *testing.T) {
 		}
 		w.state(0, backend.Out)
 		w.nodes[0].is(devchain.FaultHang)
-		for range 3 {
-			time.Sleep(36 * time.Second)
+		for n := range 3 {
+			time.Sleep(time.Duration(n+1) * 36 * time.Second)
 			w.state(0, backend.Trial)
 			started := time.Now()
 			w.well("b1")

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -8,65 +9,162 @@ import (
 	"gateway.internal/proxyd/jsonrpc"
 )
 
+// Ask says what a strategy may know of the calls that it orders members for.
+type Ask struct {
+	// Label is the method's, or backend.Batched.
+	Label string
+	// Reads is true when all calls are reads.
+	Reads bool
+	// Peek is true when nobody will be asked: the strategy must not count it.
+	Peek bool
+}
+
+func askOf(calls []*jsonrpc.Call) Ask {
+	ask := Ask{Label: backend.Batched, Reads: true}
+	if len(calls) == 1 {
+		ask.Label = calls[0].Label
+	}
+	for _, c := range calls {
+		ask.Reads = ask.Reads && c.Row.Class == jsonrpc.Read
+	}
+	return ask
+}
+
+// Place is a member's place in the order for a call, and why.
+type Place struct {
+	Member *Member
+	// Skipped says why the member is not asked in its turn, "" when it is.
+	Skipped string
+	// State is how the member is.
+	State backend.State
+}
+
 // order returns the members to ask for calls, in order. Those that cannot serve
 // now are left out; when none can, the least bad one is returned and desperate is
-// true, so that a call is tried rather than refused.
+// true, so that a call is tried rather than refused. Only a member on another
+// chain, or one that is no archive where archives are asked for, is never tried.
 func (g *Group) order(calls []*jsonrpc.Call) (members []*Member, desperate bool) {
-	if len(g.opts.Members) == 1 {
-		return g.opts.Members, true
-	}
-	members = g.strategy.Order()
 	now := time.Now()
-	if inOrder(members, calls, now) {
-		return members, false
+	if g.inList && !wantsArchive(calls) && g.allWell(calls, now) {
+		return g.members, len(g.members) == 1
 	}
-	standing := make(map[*Member]backend.Standing, len(members))
+	c := g.candidates(calls, now)
+	if len(c.usable) == 0 {
+		if m := c.leastBad(nil); m != nil {
+			return []*Member{m}, true
+		}
+		return nil, true
+	}
+	return g.arrange(c, calls, askOf(calls)), len(g.members) == 1
+}
+
+// allWell reports whether all members can be asked in the order of the list: the
+// usual case, in which nothing has to be sorted.
+func (g *Group) allWell(calls []*jsonrpc.Call, now time.Time) bool {
+	for _, m := range g.members {
+		if s := m.StandingAt(now); s.State != backend.Well || s.Share < 1 || !supports(m, calls) {
+			return false
+		}
+	}
+	return g.opts.MaxBlockLag == nil || g.laggards(now) == nil
+}
+
+// candidates are the members that may be asked for a call.
+type candidates struct {
+	members   []*Member // but those on another chain, and no archives, which are never tried
+	standings []backend.Standing
+	usable    []*Member
+}
+
+func (c *candidates) standing(m *Member) backend.Standing {
+	return c.standings[slices.Index(c.members, m)]
+}
+
+// candidates looks at every member.
+func (g *Group) candidates(calls []*jsonrpc.Call, now time.Time) *candidates {
+	c := &candidates{members: make([]*Member, 0, len(g.members)), standings: make([]backend.Standing, 0, len(g.members))}
+	archive, lagging := wantsArchive(calls), g.laggards(now)
 	well := 0
-	for _, m := range members {
+	for _, m := range g.members {
 		s := m.StandingAt(now)
-		standing[m] = s
+		if s.State == backend.Foreign || archive && !m.Archive {
+			continue
+		}
+		if s.State < backend.Lagging && slices.Contains(lagging, m) {
+			s.State = backend.Lagging
+		}
 		if s.State == backend.Well {
 			well++
 		}
+		c.members, c.standings = append(c.members, m), append(c.standings, s)
 	}
-	ignoreSoft := g.strategy.Spreads() && 2*well < len(members)
-	usable := make([]*Member, 0, len(members))
-	for _, m := range members {
-		if standing[m].State <= backend.Trial {
-			usable = append(usable, m)
+	// While less than half is well, soft signs say nothing.
+	ignoreSoft := g.strategy.Spreads() && 2*well < len(c.members)
+	c.usable = make([]*Member, 0, len(c.members))
+	for i, m := range c.members {
+		s := &c.standings[i]
+		if ignoreSoft && (s.State == backend.Strained || s.State == backend.Lagging) {
+			s.State = backend.Well
+		}
+		if s.State <= backend.Trial {
+			c.usable = append(c.usable, m)
 		}
 	}
-	if len(usable) == 0 {
-		return []*Member{leastBad(members, standing)}, true
-	}
-	// A stable sort keeps the strategy's order among equals. What a member
-	// lacks weighs more than its tier: a method it does not have it cannot
-	// serve.
-	rank := func(m *Member) int {
+	return c
+}
+
+// arrange puts the usable members in order: those that have the method, tier by
+// tier, strained ones and those that come back slowly behind the others of their
+// tier; among equals as the strategy says.
+func (g *Group) arrange(c *candidates, calls []*jsonrpc.Call, ask Ask) []*Member {
+	ranks := make([]int, len(g.members)) // by index
+	for _, m := range c.usable {
+		s := c.standing(m)
 		r := 4 * m.Tier
-		if standing[m].State == backend.Strained && !ignoreSoft {
+		if s.State == backend.Strained || s.Share < 1 && rand.Float64() > s.Share {
 			r++
 		}
 		if !supports(m, calls) {
-			r += 1 << 20
+			r += 1 << 20 // a method that it does not have it cannot serve
 		}
-		return r
+		ranks[m.index] = r
 	}
-	slices.SortStableFunc(usable, func(a, b *Member) int { return rank(a) - rank(b) })
-	return usable, false
+	order := c.usable
+	slices.SortStableFunc(order, func(a, b *Member) int { return ranks[a.index] - ranks[b.index] })
+	for from := 0; from < len(order); {
+		to := from + 1
+		for to < len(order) && ranks[order[to].index] == ranks[order[from].index] {
+			to++
+		}
+		g.strategy.Arrange(order[from:to], ask)
+		from = to
+	}
+	return g.capPublic(order)
 }
 
-// inOrder reports whether all members are well and stand in the order of their
-// tiers: the usual case, in which nothing has to be sorted.
-func inOrder(members []*Member, calls []*jsonrpc.Call, now time.Time) bool {
-	tier := 0
-	for _, m := range members {
-		if m.Tier < tier || m.StandingAt(now).State != backend.Well || !supports(m, calls) {
+// capPublic puts public members beyond the first few behind all others, where
+// public ones come first.
+func (g *Group) capPublic(order []*Member) []*Member {
+	most := g.opts.PublicAttempts
+	if most <= 0 {
+		return order
+	}
+	var behind []*Member
+	public := 0
+	order = slices.DeleteFunc(order, func(m *Member) bool {
+		if !m.Public {
 			return false
 		}
-		tier = m.Tier
-	}
-	return true
+		if public++; public > most {
+			behind = append(behind, m)
+		}
+		return public > most
+	})
+	return append(order, behind...)
+}
+
+func wantsArchive(calls []*jsonrpc.Call) bool {
+	return len(calls) > 0 && calls[0].Client != nil && calls[0].Client.Archive
 }
 
 func supports(m *Member, calls []*jsonrpc.Call) bool {
@@ -78,40 +176,124 @@ func supports(m *Member, calls []*jsonrpc.Call) bool {
 	return true
 }
 
-// leastBad returns the member that is likeliest to serve although none can: a
-// silent one, else the one whose hold-off or time out of service ends first.
-func leastBad(members []*Member, standing map[*Member]backend.Standing) *Member {
-	return slices.MinFunc(members, func(a, b *Member) int {
-		x, y := standing[a], standing[b]
-		if s := boolRank(x.State == backend.Suspect) - boolRank(y.State == backend.Suspect); s != 0 {
-			return s
+// leastBad returns the member that is likeliest to serve although none can, of
+// those for which may is true: one that lags, a silent one, the one whose hold-off
+// or time out of service ends first, one that a check found unfit. It returns nil
+// when there is none.
+func (c *candidates) leastBad(may func(*Member, backend.Standing) bool) *Member {
+	var best *Member
+	var bestIs backend.Standing
+	for i, m := range c.members {
+		if s := c.standings[i]; (may == nil || may(m, s)) && (best == nil || lessBad(s, bestIs)) {
+			best, bestIs = m, s
 		}
-		if c := x.Until.Compare(y.Until); c != 0 {
-			return c
-		}
-		return x.Since.Compare(y.Since)
-	})
-}
-
-func boolRank(first bool) int {
-	if first {
-		return 0
 	}
-	return 1
+	return best
 }
 
-// retryAfter is when the first member may serve again, 0 when one can now.
+func lessBad(a, b backend.Standing) bool {
+	if x, y := badness(a.State), badness(b.State); x != y {
+		return x < y
+	}
+	if x := a.Until.Compare(b.Until); x != 0 {
+		return x < 0
+	}
+	return a.Since.Before(b.Since)
+}
+
+func badness(s backend.State) int {
+	if s == backend.Out {
+		return int(backend.Held) // which of the two ends first decides
+	}
+	return int(s)
+}
+
+// Explain says where each member stands for calls, in the order in which they
+// would be asked now, those that would not be last.
+func (g *Group) Explain(calls []*jsonrpc.Call) []Place {
+	c := g.candidates(calls, time.Now())
+	var order []*Member
+	if len(c.usable) > 0 {
+		ask := askOf(calls)
+		ask.Peek = true
+		order = g.arrange(c, calls, ask)
+	} else if m := c.leastBad(nil); m != nil {
+		order = []*Member{m}
+	}
+	return g.explain(order, calls)
+}
+
+// explain says why the order is what it is.
+func (g *Group) explain(order []*Member, calls []*jsonrpc.Call) []Place {
+	now := time.Now()
+	c := g.candidates(calls, now)
+	places := make([]Place, 0, len(g.members))
+	for _, m := range order {
+		places = append(places, Place{Member: m, State: c.state(m)})
+	}
+	for _, m := range g.members {
+		if slices.Contains(order, m) {
+			continue
+		}
+		p := Place{Member: m, State: c.state(m)}
+		switch i := slices.Index(c.members, m); {
+		case p.State == backend.Foreign:
+			p.Skipped = m.Unfitness()
+		case i < 0:
+			p.Skipped = "no archive"
+		case p.State <= backend.Trial:
+			p.Skipped = "changed meanwhile"
+		default:
+			p.Skipped = reason(m, c.standings[i], now)
+		}
+		places = append(places, p)
+	}
+	return places
+}
+
+// state is how a member is, as the candidates see it.
+func (c *candidates) state(m *Member) backend.State {
+	if i := slices.Index(c.members, m); i >= 0 {
+		return c.standings[i].State
+	}
+	return m.Standing().State
+}
+
+// reason says why a member is not asked in its turn.
+func reason(m *Member, s backend.Standing, now time.Time) string {
+	text := s.State.String()
+	if why := m.Unfitness(); why != "" {
+		text += ": " + why
+	}
+	if left := s.Until.Sub(now); left > 0 {
+		text += " for " + left.Round(time.Millisecond).String()
+	}
+	return text
+}
+
+// retryAfter is when the first member may serve again, 0 when one can now or
+// nobody can tell.
 func (g *Group) retryAfter() time.Duration {
 	var soonest time.Duration
 	now := time.Now()
-	for i, m := range g.opts.Members {
+	for _, m := range g.members {
 		s := m.Standing()
 		if s.State <= backend.Suspect {
 			return 0
 		}
-		if d := max(0, s.Until.Sub(now)); i == 0 || d < soonest {
+		if d := s.Until.Sub(now); d > 0 && (soonest == 0 || d < soonest) {
 			soonest = d
 		}
 	}
 	return soonest
+}
+
+// heldFor is how long every member wants to be left alone, 0 when one does not.
+func (g *Group) heldFor() time.Duration {
+	for _, m := range g.members {
+		if m.Standing().State != backend.Held {
+			return 0
+		}
+	}
+	return g.retryAfter()
 }

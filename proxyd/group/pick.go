@@ -2,8 +2,10 @@ package group
 
 import (
 	"slices"
+	"time"
 
 	"gateway.internal/proxyd/backend"
+	"gateway.internal/proxyd/jsonrpc"
 )
 
 // spent reports whether max_attempts have been made.
@@ -66,19 +68,17 @@ func (r *run) lastResort() *Member {
 		return nil
 	}
 	r.resorted = true
-	standing := make(map[*Member]backend.Standing)
-	var left []*Member
-	for _, m := range r.g.opts.Members {
-		if slices.Contains(r.asked, m) || m.Strict() && !m.TakeTokens(len(r.open)) {
-			continue
-		}
-		if s := m.Standing(); s.State != backend.Held || r.attempts == 0 {
-			left = append(left, m)
-			standing[m] = s
-		}
+	c := r.g.candidates(r.calls(), time.Now())
+	return c.leastBad(func(m *Member, s backend.Standing) bool {
+		return !slices.Contains(r.asked, m) && (s.State != backend.Held || r.attempts == 0) && (!m.Strict() || m.TakeTokens(len(r.open)))
+	})
+}
+
+// calls are the calls without a verdict.
+func (r *run) calls() []*jsonrpc.Call {
+	calls := make([]*jsonrpc.Call, len(r.open))
+	for i, p := range r.open {
+		calls[i] = p.call
 	}
-	if len(left) == 0 {
-		return nil
-	}
-	return leastBad(left, standing)
+	return calls
 }

@@ -195,8 +195,8 @@ func TestPanicOfAStrategyFailsTheCallsOfABatch(t *testing.T) {
 
 type panics struct{}
 
-func (panics) Order() []*Member { panic("strategy") }
-func (panics) Spreads() bool    { return false }
+func (panics) Arrange([]*Member, Ask) { panic("strategy") }
+func (panics) Spreads() bool          { return false }
 
 func BenchmarkSingleCall(b *testing.B) {
 	for _, members := range []int{1, 3} {

@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -15,14 +16,20 @@ import (
 // attempt runs beside the first only when the first backend has fallen silent.
 type run struct {
 	g    *Group
-	open []*progress // calls without a verdict
+	ctx  context.Context // of the calls
+	open []*progress     // calls without a verdict
+	all  []progress      // every call
+	ask  Ask
 
 	round     int
 	order     []*Member // who is left to ask in this round
 	desperate bool      // nobody is usable: order is the least bad
 	asked     []*Member // in any round
 	attempts  int
-	resorted  bool // the last resort was tried
+	resorted  bool   // the last resort was tried
+	begun     uint64 // the strategy's preference at the beginning
+	hedges    int
+	slow      *time.Timer // fires when the first attempt is slow; nil without hedging
 
 	ready  *backend.Attempt      // it ended in this goroutine
 	done   chan *backend.Attempt // nil until an attempt has a goroutine
@@ -45,8 +52,11 @@ type run struct {
 // asking is an attempt and the calls it is for, in its order.
 type asking struct {
 	*backend.Attempt
-	calls []*progress
-	moved bool // its overdue calls were asked elsewhere
+	member *Member
+	calls  []*progress
+	begun  time.Time
+	moved  bool // its overdue calls were asked elsewhere
+	hedge  bool // it runs beside another that is only slow
 }
 
 // progress is what is known of one call.
@@ -66,6 +76,7 @@ type progress struct {
 	failures            []error
 	timeouts            int
 	limited             bool // a member was left out for its strict max_rps
+	spare               *spare
 	// answered is who answered the call, which is what lets the failures of
 	// others count.
 	answered *backend.Backend
@@ -73,33 +84,51 @@ type progress struct {
 }
 
 func (g *Group) run(ctx context.Context, calls []*jsonrpc.Call) {
-	r := &run{g: g}
+	r := &run{g: g, ctx: ctx}
 	states, open, members := r.room.states[:], r.room.open[:], r.room.members[:0]
 	if len(calls) > 1 {
 		states, open = make([]progress, len(calls)), make([]*progress, len(calls))
 	}
-	r.open, r.asked = open, members
+	r.open, r.all, r.asked = open, states, members
 	r.flying, r.ended = r.room.flying[:0], r.room.ended[:0]
 	for i, c := range calls {
 		states[i].call = c
 		r.open[i] = &states[i]
 	}
 	g.opts.Metrics.requests.Inc()
+	g.counts.calls.Add(float64(len(calls)))
 	defer r.end()
+	if g.prefers != nil {
+		r.begun = g.prefers.begin()
+	}
+	if g.retryBudget != nil || g.opts.Hedge != nil {
+		g.hedgeBudget.called(time.Now())
+	}
 	r.order, r.desperate = g.order(calls)
+	if g.opts.Log.Enabled(ctx, slog.LevelDebug) {
+		g.logOrder(ctx, r.order, calls)
+	}
 	if !r.launch(ctx) {
 		r.giveUp(ctx)
 		return
 	}
 	for {
-		a, ok := r.next(ctx)
-		if !ok {
+		a, what := r.next(ctx)
+		switch what {
+		case timeOver:
 			r.giveUp(ctx)
 			return
-		}
-		if a == nil {
+		case backendSilent:
 			r.flying[len(r.flying)-1].moved = true
 			r.launchBeside(ctx)
+			continue
+		case attemptSlow:
+			if m, trial := r.hedge(); m != nil {
+				r.begin(ctx, m, trial, true)
+			}
+			if r.hedges > 0 && r.hedges < g.opts.Hedge.MaxExtra {
+				r.slow.Reset(g.hedgeDelay(r.ask.Label, time.Now()))
+			}
 			continue
 		}
 		r.take(ctx, a)
@@ -113,20 +142,35 @@ func (g *Group) run(ctx context.Context, calls []*jsonrpc.Call) {
 	}
 }
 
-// next waits for an attempt that has ended. It returns nil when the newest one is
-// overdue at a silent backend, and false when the time of the calls is over.
-func (r *run) next(ctx context.Context) (a *backend.Attempt, ok bool) {
+// event is what a run waits for.
+type event uint8
+
+const (
+	attemptEnded  event = iota
+	backendSilent       // the newest attempt is overdue there
+	attemptSlow         // slower than usual
+	timeOver            // that of the calls
+)
+
+// next waits for the next event, with the attempt that has ended.
+func (r *run) next(ctx context.Context) (a *backend.Attempt, what event) {
 	if a = r.ready; a != nil {
 		r.ready = nil
-		return a, true
+		return a, attemptEnded
+	}
+	var isSlow <-chan time.Time
+	if r.slow != nil {
+		isSlow = r.slow.C
 	}
 	select {
 	case a := <-r.done:
-		return a, true
+		return a, attemptEnded
 	case <-r.suspected():
-		return nil, true
+		return nil, backendSilent
+	case <-isSlow:
+		return nil, attemptSlow
 	case <-ctx.Done():
-		return nil, false
+		return nil, timeOver
 	}
 }
 
@@ -152,7 +196,7 @@ func (r *run) launch(ctx context.Context) bool {
 			return false
 		}
 		if m, trial := r.pick(); m != nil {
-			r.begin(ctx, m, trial)
+			r.begin(ctx, m, trial, false)
 			return true
 		}
 		if len(r.flying) > 0 {
@@ -169,7 +213,7 @@ func (r *run) launch(ctx context.Context) bool {
 			return false
 		}
 		if m := r.lastResort(); m != nil {
-			r.begin(ctx, m, m.Standing().State == backend.Trial && m.TakeTrial())
+			r.begin(ctx, m, m.Standing().State == backend.Trial && m.TakeTrial(), false)
 			return true
 		}
 		if !r.nextRound(ctx) {
@@ -182,12 +226,12 @@ func (r *run) launch(ctx context.Context) bool {
 // runs.
 func (r *run) launchBeside(ctx context.Context) {
 	if m, trial := r.pick(); m != nil {
-		r.begin(ctx, m, trial)
+		r.begin(ctx, m, trial, false)
 	}
 }
 
 // begin starts an attempt at m for all open calls.
-func (r *run) begin(ctx context.Context, m *Member, trial bool) {
+func (r *run) begin(ctx context.Context, m *Member, trial, hedge bool) {
 	calls, asked := r.room.calls[:], r.room.asked[:]
 	a := &r.room.asking
 	if r.attempts > 0 || len(r.open) > 1 {
@@ -195,7 +239,10 @@ func (r *run) begin(ctx context.Context, m *Member, trial bool) {
 		a = new(asking)
 	}
 	copy(asked, r.open)
-	a.calls = asked
+	a.calls, a.member, a.hedge = asked, m, hedge
+	if r.g.outcomes != nil || r.g.opts.Hedge != nil {
+		a.begun = time.Now()
+	}
 	reads, sends := true, false
 	for i, p := range r.open {
 		calls[i] = p.call
@@ -204,24 +251,36 @@ func (r *run) begin(ctx context.Context, m *Member, trial bool) {
 	}
 	r.attempts++
 	switch {
+	case hedge:
 	case r.round > 0:
-		r.g.opts.Metrics.retries.WithLabelValues(r.g.opts.Name).Inc()
+		r.g.counts.retries.Inc()
 	case r.attempts > 1:
-		r.g.opts.Metrics.failovers.WithLabelValues(r.g.opts.Name).Inc()
+		r.g.counts.failovers.Inc()
 	}
 	r.asked = append(r.asked, m)
+	if r.g.usage != nil {
+		r.g.usage.asked(m, len(calls))
+	}
 	try := backend.Try{
 		Timeout: r.timeout(ctx), Group: r.g.opts.Name, Trial: trial, Finish: sends,
 		Watched: reads && len(r.g.opts.Members) > 1,
 	}
-	if len(r.flying) == 0 {
+	if most := r.g.opts.TryTimeout; most > 0 {
+		try.Timeout = min(try.Timeout, most)
+	}
+	switch {
+	case r.attempts == 1 && r.g.hedgeable(r.open):
+		r.ask = askOf(calls)
+		r.slow = time.NewTimer(r.g.hedgeDelay(r.ask.Label, a.begun))
+		a.Attempt = m.Begin(calls, try, r.results())
+	case len(r.flying) == 0:
 		var ended bool
 		if a.Attempt, ended = m.Ask(ctx, calls, try); ended {
 			r.ready = a.Attempt
 		} else {
 			a.Go(r.results())
 		}
-	} else { // this goroutine has another attempt to listen to
+	default: // this goroutine has another attempt to listen to
 		a.Attempt = m.Begin(calls, try, r.results())
 	}
 	r.flying = append(r.flying, a)
@@ -258,9 +317,13 @@ func (r *run) nextRound(ctx context.Context) bool {
 	if r.round >= r.g.rounds || r.attempts == 0 {
 		return false
 	}
-	pause := r.backoff()
+	pause := max(r.backoff(), r.g.heldFor())
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
 		return false // what is known now will be known then
+	}
+	if r.g.retryBudget != nil && !r.g.retryBudget.take(time.Now()) {
+		r.g.counts.spentRetries.Inc()
+		return false
 	}
 	t := time.NewTimer(pause)
 	defer t.Stop()
@@ -270,11 +333,7 @@ func (r *run) nextRound(ctx context.Context) bool {
 		return false
 	}
 	r.round++
-	calls := make([]*jsonrpc.Call, len(r.open))
-	for i, p := range r.open {
-		calls[i] = p.call
-	}
-	r.order, r.desperate = r.g.order(calls)
+	r.order, r.desperate = r.g.order(r.calls())
 	r.order = slices.DeleteFunc(slices.Clone(r.order), func(m *Member) bool {
 		return r.g.opts.MaxRetries == nil && m.MaxRetries() < r.round
 	})
@@ -293,7 +352,14 @@ func (r *run) backoff() time.Duration {
 // end settles the attempts: a failure counts against its backend when another
 // backend answered the same call.
 func (r *run) end() {
+	if r.slow != nil {
+		r.slow.Stop()
+	}
+	now := time.Now()
 	for _, a := range r.flying {
+		if r.slow != nil && !a.hedge && r.hedges > 0 && r.ctx.Err() == nil {
+			r.outrun(a, now)
+		}
 		a.Abandon()
 	}
 	if r.ready != nil {
@@ -311,4 +377,42 @@ func (r *run) end() {
 		}
 		a.Settle(blame)
 	}
+	for i := range r.all {
+		r.g.countEnd(&r.all[i])
+	}
+}
+
+// outrun notes that a hedge answered before a: it would have taken longer still.
+func (r *run) outrun(a *asking, now time.Time) {
+	took := now.Sub(a.begun)
+	r.g.latencies.get(r.ask.Label).add(took, now)
+	if r.g.outcomes != nil {
+		r.g.outcomes.ended(a.member, ending{label: r.ask.Label, how: wasOutrun, took: took, at: now})
+	}
+}
+
+// countEnd counts what became of a call.
+func (g *Group) countEnd(p *progress) {
+	if p.call.Answer != nil {
+		g.counts.successes.Inc()
+	} else {
+		g.counts.failures.Inc()
+	}
+}
+
+// logOrder says at debug whom a call asks, and why not the others.
+func (g *Group) logOrder(ctx context.Context, members []*Member, calls []*jsonrpc.Call) {
+	var order, skipped []string
+	for _, p := range g.explain(members, calls) {
+		if p.Skipped == "" {
+			order = append(order, p.Member.Name()+" ("+p.State.String()+")")
+		} else {
+			skipped = append(skipped, p.Member.Name()+": "+p.Skipped)
+		}
+	}
+	attrs := []any{"backend_group", g.opts.Name, "method", askOf(calls).Label, "order", order, "skipped", skipped}
+	if c := calls[0].Client; c != nil {
+		attrs = append(attrs, "req_id", c.RequestID)
+	}
+	g.opts.Log.DebugContext(ctx, "order of backends", attrs...)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"gateway.internal/proxyd/backend"
 	"gateway.internal/proxyd/classify"
@@ -17,11 +18,17 @@ func (r *run) take(ctx context.Context, done *backend.Attempt) {
 	a := r.flying[i]
 	r.flying = slices.Delete(r.flying, i, i+1)
 	r.ended = append(r.ended, a)
+	r.tell(a)
 	for i, p := range a.calls {
-		if !p.settled {
+		switch {
+		case p.settled:
+		case r.loses(p, a, i):
+			p.spare = &spare{a, i}
+		default:
 			r.takeResult(ctx, p, a, &a.Results[i])
 		}
 	}
+	r.useSpares()
 	r.closeSettled()
 }
 
@@ -34,13 +41,13 @@ func (r *run) takeResult(ctx context.Context, p *progress, a *asking, result *ba
 		r.takeFailure(p, result)
 	case result.Answer.Error == nil:
 		a.Keep()
-		p.answered = a.Backend
+		r.answeredBy(p, a)
 		r.settle(p, result.Answer)
 	case class == jsonrpc.SignedSend && (p.ambiguous || p.doubtful) && o.Class == knownTransaction:
 		p.answered = a.Backend
 		r.lookUp(ctx, p, a.Backend, result.Answer)
-	case o.Elsewhere == classify.No:
-		p.answered = a.Backend
+	case o.Elsewhere == classify.No || r.g.final(result):
+		r.answeredBy(p, a)
 		r.settle(p, result.Answer)
 	default:
 		if !o.Sick && o.Hold == classify.None {
@@ -60,6 +67,45 @@ func (r *run) takeResult(ctx context.Context, p *progress, a *asking, result *ba
 		case p.errors > 1:
 			r.settleBest(p)
 		}
+	}
+}
+
+// tell tells the strategy, and the times that hedges go by, how an attempt ended.
+func (r *run) tell(a *asking) {
+	if r.g.outcomes == nil && r.slow == nil {
+		return
+	}
+	result := &a.Results[0]
+	e := ending{at: time.Now(), how: hasFailed}
+	e.took = e.at.Sub(a.begun)
+	switch {
+	case result.Err != nil && (result.Err.Kind == backend.Canceled || result.Err.Kind == backend.Overloaded):
+		return
+	case result.Outcome.Hold != classify.None:
+		e.how = wasLimited
+	case result.Err == nil && !result.Outcome.Sick:
+		e.how = wasAnswered
+	}
+	if r.slow != nil && e.how == wasAnswered {
+		r.g.latencies.get(r.ask.Label).add(e.took, e.at)
+	}
+	if r.g.outcomes != nil {
+		if e.label = backend.Batched; len(a.calls) == 1 {
+			e.label = a.calls[0].call.Label
+		}
+		r.g.outcomes.ended(a.member, e)
+	}
+}
+
+// answeredBy notes who answered a call.
+func (r *run) answeredBy(p *progress, a *asking) {
+	p.answered = a.Backend
+	if a.hedge {
+		r.g.counts.hedgesWon.Inc()
+	}
+	if r.g.prefers != nil && r.g.prefers.answered(r.begun, a.member) {
+		r.g.opts.Log.Info("preferred backend changed", "backend_group", r.g.opts.Name, "backend", a.member.Name())
+		r.g.notePreferred(a.member)
 	}
 }
 
@@ -125,6 +171,13 @@ func (r *run) giveUp(ctx context.Context) {
 		case p.call.Row.Class == jsonrpc.SignedSend && len(r.flying) > 0:
 			p.ambiguous = true
 			r.fail(p, r.orUnknown(p, ErrTimeout))
+		case p.spare != nil:
+			s := p.spare
+			p.spare = nil
+			r.takeResult(ctx, p, s.asking, &s.asking.Results[s.result])
+			if !p.settled {
+				r.settleBest(p)
+			}
 		case p.best != nil && !(p.call.Row.Class == jsonrpc.Other && len(r.flying) > 0):
 			r.settleBest(p)
 		case ctx.Err() != nil:
@@ -150,12 +203,31 @@ func (r *run) failure(p *progress) error {
 	switch {
 	case p.ambiguous && p.call.Row.Class == jsonrpc.SignedSend:
 		return r.orUnknown(p, nil)
-	case len(p.failures) > 0 && p.timeouts == len(p.failures):
-		return r.timedOut(p)
 	case len(p.failures) == 0 && p.limited:
 		return ErrOverCapacity
+	case r.g.prefers != nil && len(p.failures) > 0:
+		return r.allFailed(p)
+	case len(p.failures) > 0 && p.timeouts == len(p.failures):
+		return r.timedOut(p)
 	}
 	return r.unserviceable(p)
+}
+
+// allFailed is the error of a sticky group.
+func (r *run) allFailed(p *progress) error {
+	e := &AllFailed{cause: r.unserviceable(p), TimedOut: p.timeouts == len(p.failures)}
+	for _, f := range p.failures {
+		var of *backend.Error
+		if errors.As(f, &of) {
+			e.Endpoints = append(e.Endpoints, of.Backend+": "+of.Short())
+		}
+	}
+	for _, m := range r.g.opts.Members {
+		if !slices.Contains(r.asked, m) {
+			e.Endpoints = append(e.Endpoints, m.Name()+": not asked, "+m.Standing().State.String())
+		}
+	}
+	return e
 }
 
 // unserviceable says why nobody answered: how those failed that were asked, and
@@ -164,10 +236,19 @@ func (r *run) unserviceable(p *progress) *Unserviceable {
 	reasons := slices.Clone(p.failures)
 	for _, m := range r.g.opts.Members {
 		if !slices.Contains(r.asked, m) {
-			reasons = append(reasons, fmt.Errorf("backend %s: not asked: %s", m.Name(), m.Standing().State))
+			reasons = append(reasons, fmt.Errorf("backend %s: not asked: %s", m.Name(), r.g.whyNot(m, p.call)))
 		}
 	}
 	return &Unserviceable{Group: r.g.opts.Name, Reasons: reasons, RetryAfter: r.g.retryAfter()}
+}
+
+// whyNot says why a member was not asked.
+func (g *Group) whyNot(m *Member, c *jsonrpc.Call) string {
+	s := m.Standing()
+	if wantsArchive([]*jsonrpc.Call{c}) && !m.Archive {
+		return "no archive"
+	}
+	return reason(m, s, time.Now())
 }
 
 // timedOut is ErrTimeout with the same.
