@@ -174,6 +174,6 @@ func BenchmarkCount(b *testing.B) {
 	started := time.Now()
 	b.ReportAllocs()
 	for b.Loop() {
-		f.count(calls, false, started)
+		f.count(f.top, calls, false, started)
 	}
 }

@@ -20,6 +20,8 @@ var (
 	errUnauthorized = errors.New("unauthorized: no valid key")
 	errBodyTimeout  = errors.New("request body came too slowly")
 	errInternal     = errors.New("internal error")
+	errNoChain      = errors.New("no chain here: the path must name a chain")
+	errUnknownChain = errors.New("no such chain")
 )
 
 // verdict is how an error looks to a client.
@@ -52,6 +54,8 @@ var plain = []struct {
 	{jsonrpc.ErrEmptyBatch, -32600, 400},
 	{errNoAddress, -32600, 400},
 	{errUnauthorized, -32600, 401},
+	{errNoChain, -32600, 404},
+	{errUnknownChain, -32600, 404},
 	{jsonrpc.ErrNotAllowed, -32601, 403},
 	{jsonrpc.ErrBatchSize, -32014, 413},
 	{errBodyTooLarge, -32021, 413},
@@ -67,6 +71,7 @@ var plain = []struct {
 func (s *Server) judge(err error) verdict {
 	var refused *ratelimit.Refused
 	var unserviceable *group.Unserviceable
+	var allFailed *group.AllFailed
 	var unknown *group.OutcomeUnknown
 	switch {
 	case errors.As(err, &refused):
@@ -75,6 +80,15 @@ func (s *Server) judge(err error) verdict {
 		v := verdict{code: -32015, status: 504, message: unknown.Error()}
 		if unknown.Hash != "" {
 			v.data = jsonrpc.AppendString(nil, unknown.Hash)
+		}
+		return v
+	case errors.As(err, &allFailed):
+		v := verdict{code: -32011, status: 503, message: allFailed.Error(), retryAfter: time.Second}
+		if errors.As(err, &unserviceable) {
+			v.retryAfter = max(unserviceable.RetryAfter, time.Second)
+		}
+		if allFailed.TimedOut {
+			v.code, v.status, v.retryAfter = -32015, 504, 0
 		}
 		return v
 	case errors.As(err, &unserviceable):

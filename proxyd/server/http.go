@@ -27,8 +27,8 @@ import (
 func sum(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
 // serveRPC answers one HTTP request, from top to bottom: who asks, what is
-// asked, who answers, the answer.
-func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
+// asked, who of the chain answers, the answer.
+func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request, ch *chain) {
 	started := time.Now()
 	var room struct { // what lives as long as the request, allocated at once
 		client jsonrpc.Client
@@ -36,41 +36,47 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
 		id     [1]string
 	}
 	client, ctx := &room.client, &room.ctx
-	*client = jsonrpc.Client{Source: "http", RequestID: requestID(r), Origin: r.Header.Get("Origin"), UserAgent: r.UserAgent(), OptimismSignature: signature(r)}
+	*client = jsonrpc.Client{Source: "http", RequestID: requestID(r), Archive: wantsArchive(r), Origin: r.Header.Get("Origin"), UserAgent: r.UserAgent(), OptimismSignature: signature(r)}
 	room.id[0] = client.RequestID
 	w.Header()["X-Request-Id"] = room.id[:]
-	defer s.recovered(w, client)
+	defer s.recovered(w, ch, client)
 
 	var ok bool
-	if client.Auth, ok, client.Exempt = s.authenticate(r, pathKey(r)); !ok {
+	key := pathKey(r)
+	client.Auth, ok, client.Exempt = s.authenticate(r, key)
+	if err := s.misplaced(ch, key, ok); err != nil {
+		s.refuse(w, ch, client, err)
+		return
+	}
+	if !ok {
 		w.Header().Set("WWW-Authenticate", "Bearer")
-		s.refuse(w, client, errUnauthorized)
+		s.refuse(w, ch, client, errUnauthorized)
 		return
 	}
 	ctx.Context, ctx.at = r.Context(), started.Add(s.opts.Timeout)
 	defer ctx.end()
 	if client.Addr, client.ForwardedFor, ok = s.address.client(r); !ok {
-		s.refuse(w, client, errNoAddress)
+		s.refuse(w, ch, client, errNoAddress)
 		return
 	}
 	client.Key = limitKeyOf(client.Addr, client.ForwardedFor)
 	body, err := s.readBody(r)
 	if err != nil {
-		s.refuse(w, client, err)
+		s.refuse(w, ch, client, err)
 		return
 	}
-	s.opts.Metrics.requestSize(client.Auth, len(body))
+	ch.metrics.requestSize(client.Auth, len(body))
 	if s.opts.LogBodies > 0 {
-		s.logBody(client, body)
+		s.logBody(ch, client, body)
 	}
 	calls, batch, err := jsonrpc.Parse(body, s.opts.MaxBatch)
 	if err != nil {
-		s.refuse(w, client, err)
+		s.refuse(w, ch, client, err)
 		return
 	}
 	client.Batched = batch
 	if batch {
-		s.opts.Metrics.batchSizes.Observe(float64(len(calls)))
+		ch.metrics.batchSizes.Observe(float64(len(calls)))
 	}
 	for _, c := range calls {
 		c.Client = client
@@ -82,18 +88,20 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
 		calls[0].Err = nil // the incumbent does not validate it
 		calls[0].Answer = &jsonrpc.Answer{Result: []byte(`"OK"`), Backend: "proxyd"}
 	} else {
-		s.serveCalls(ctx, calls)
+		if s.checked(ctx, calls) {
+			ch.serveCalls(ctx, calls)
+		}
 		streams := calls[0].Answer != nil && calls[0].Answer.Stream != nil && s.admit(calls[0])
 		if streams {
 			defer s.streams.leave(client)
 		}
-		s.count(calls, batch, started)
+		s.count(ch, calls, batch, started)
 		if streams {
-			s.writeStream(w, r, calls[0])
+			s.writeStream(w, r, ch, calls[0])
 			return
 		}
 	}
-	s.write(w, client, calls, batch)
+	s.write(w, ch, client, calls, batch)
 	// Others have their answers by now: what is written together wakes the
 	// other side once.
 	runtime.Gosched()
@@ -125,6 +133,23 @@ func signature(r *http.Request) string {
 	return value
 }
 
+// wantsArchive reports whether the client asks for archive backends, by
+// archive=true or archive=1 in the query or such an X-Archive header.
+func wantsArchive(r *http.Request) bool {
+	if slices.ContainsFunc(r.Header["X-Archive"], yes) {
+		return true
+	}
+	for part := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		if value, found := strings.CutPrefix(part, "archive="); found && yes(value) {
+			return true
+		}
+	}
+	return false
+}
+
+// yes reports whether a client has said true or 1.
+func yes(value string) bool { return value == "1" || strings.EqualFold(value, "true") }
+
 // pathKey returns the key that stands in the path, "" for none.
 func pathKey(r *http.Request) string {
 	key := chi.URLParam(r, "key")
@@ -137,12 +162,33 @@ func pathKey(r *http.Request) string {
 	return key
 }
 
+// checked waits until the backends have been checked for the first time. It gives
+// the calls an error and returns false when their time is over before that.
+func (s *Server) checked(ctx context.Context, calls []*jsonrpc.Call) bool {
+	for _, checked := range s.opts.Checked {
+		select {
+		case <-checked:
+			continue
+		default:
+		}
+		select {
+		case <-checked:
+		case <-ctx.Done():
+			for _, c := range jsonrpc.Pending(calls) {
+				c.Err = context.Cause(ctx)
+			}
+			return false
+		}
+	}
+	return true
+}
+
 // serveCalls routes the calls and has them answered, those of one target
 // together and the targets at the same time.
-func (s *Server) serveCalls(ctx context.Context, calls []*jsonrpc.Call) {
+func (ch *chain) serveCalls(ctx context.Context, calls []*jsonrpc.Call) {
 	if len(calls) == 1 {
-		if target := s.route(calls[0]); target != nil {
-			s.ask(ctx, target, calls)
+		if target := ch.route(calls[0]); target != nil {
+			ch.ask(ctx, target, calls)
 		}
 		return
 	}
@@ -153,7 +199,7 @@ func (s *Server) serveCalls(ctx context.Context, calls []*jsonrpc.Call) {
 	parts := make([]part, 0, 1)
 	epoch := 0
 	for n, c := range calls {
-		target := s.route(c)
+		target := ch.route(c)
 		c.Epoch = epoch
 		if c.Row != nil && c.Row.Class != jsonrpc.Read {
 			epoch++
@@ -169,29 +215,29 @@ func (s *Server) serveCalls(ctx context.Context, calls []*jsonrpc.Call) {
 		parts[i].calls = append(parts[i].calls, c)
 	}
 	if len(parts) == 1 {
-		s.ask(ctx, parts[0].target, parts[0].calls)
+		ch.ask(ctx, parts[0].target, parts[0].calls)
 		return
 	}
 	var wg sync.WaitGroup
 	for _, p := range parts {
-		wg.Go(func() { s.ask(ctx, p.target, p.calls) })
+		wg.Go(func() { ch.ask(ctx, p.target, p.calls) })
 	}
 	wg.Wait()
 }
 
 // route returns the target of a call, nil when it has its answer or error
 // already.
-func (s *Server) route(c *jsonrpc.Call) *Target {
+func (ch *chain) route(c *jsonrpc.Call) *Target {
 	if c.Err != nil {
 		c.Label = labelUnknown
 		return nil
 	}
-	target := s.opts.Routes.route(c)
+	target := ch.routes.route(c)
 	switch {
 	case c.Method == "eth_accounts":
 		c.Label = c.Method
 		c.Answer = &jsonrpc.Answer{Result: []byte("[]"), Backend: "proxyd"}
-		s.opts.Metrics.forwards.WithLabelValues(c.Label).Inc()
+		ch.metrics.forwards.WithLabelValues(c.Label).Inc()
 		return nil
 	case target == nil:
 		c.Err = jsonrpc.ErrNotAllowed
@@ -200,10 +246,10 @@ func (s *Server) route(c *jsonrpc.Call) *Target {
 }
 
 // ask has calls answered. A panic ends those that it left open.
-func (s *Server) ask(ctx context.Context, target *Target, calls []*jsonrpc.Call) {
+func (ch *chain) ask(ctx context.Context, target *Target, calls []*jsonrpc.Call) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.logPanic(v, calls[0].Client)
+			ch.logPanic(v, calls[0].Client)
 			for _, c := range jsonrpc.Pending(calls) {
 				c.Err = errInternal
 			}
@@ -213,10 +259,10 @@ func (s *Server) ask(ctx context.Context, target *Target, calls []*jsonrpc.Call)
 }
 
 // refuse answers a request that is wrong as a whole.
-func (s *Server) refuse(w http.ResponseWriter, client *jsonrpc.Client, err error) {
+func (s *Server) refuse(w http.ResponseWriter, ch *chain, client *jsonrpc.Client, err error) {
 	c := &jsonrpc.Call{Err: err, Client: client, Label: labelUnknown}
-	s.opts.Log.Debug("request refused", "req_id", client.RequestID, "auth", client.Auth, "error", err)
-	s.write(w, client, []*jsonrpc.Call{c}, false)
+	ch.log.Debug("request refused", "req_id", client.RequestID, "auth", client.Auth, "error", err)
+	s.write(w, ch, client, []*jsonrpc.Call{c}, false)
 }
 
 // largeResult is the size in bytes above which a result is written as it is,
@@ -229,7 +275,7 @@ const maxPooled = 1 << 20
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // write writes the answers: one object for a single call, an array for a batch.
-func (s *Server) write(w http.ResponseWriter, client *jsonrpc.Client, calls []*jsonrpc.Call, batch bool) {
+func (s *Server) write(w http.ResponseWriter, ch *chain, client *jsonrpc.Client, calls []*jsonrpc.Call, batch bool) {
 	room := buffers.Get().(*[]byte)
 	out := (*room)[:0]
 	h := w.Header()
@@ -264,7 +310,7 @@ func (s *Server) write(w http.ResponseWriter, client *jsonrpc.Client, calls []*j
 			_, _ = w.Write(part) // a client that has left
 		}
 	}
-	s.opts.Metrics.answered(client.Auth, status, int64(size))
+	ch.metrics.answered(client.Auth, status, int64(size))
 	if cap(out) <= maxPooled {
 		*room = out
 		buffers.Put(room)
@@ -301,7 +347,7 @@ func (s *Server) served(h http.Header, calls []*jsonrpc.Call) {
 }
 
 // count feeds the metrics and writes a line about each call that failed.
-func (s *Server) count(calls []*jsonrpc.Call, batch bool, started time.Time) {
+func (s *Server) count(ch *chain, calls []*jsonrpc.Call, batch bool, started time.Time) {
 	late := false
 	for i := 0; i < len(calls); {
 		c := calls[i]
@@ -311,8 +357,8 @@ func (s *Server) count(calls []*jsonrpc.Call, batch bool, started time.Time) {
 			}
 			v := s.judge(c.Err)
 			late = late || errors.Is(c.Err, group.ErrTimeout) || errors.Is(c.Err, context.DeadlineExceeded)
-			s.logFailure(c, c.Err, v)
-			s.opts.Metrics.calledBy(c, "proxyd", v.status, 1)
+			ch.logFailure(c, c.Err, v)
+			ch.metrics.calledBy(c, "proxyd", v.status, 1)
 			i++
 			continue
 		}
@@ -324,17 +370,17 @@ func (s *Server) count(calls []*jsonrpc.Call, batch bool, started time.Time) {
 		if c.Answer.Error != nil {
 			status = http.StatusBadRequest
 		}
-		s.opts.Metrics.calledBy(c, c.Answer.Backend, status, n)
+		ch.metrics.calledBy(c, c.Answer.Backend, status, n)
 		i += n
 	}
 	label := calls[0].Label
 	if batch {
 		label = "<batch>"
 		if late {
-			s.opts.Metrics.shortCircuits.Inc()
+			ch.metrics.shortCircuits.Inc()
 		}
 	}
-	s.opts.Metrics.took(label, time.Since(started))
+	ch.metrics.took(label, time.Since(started))
 }
 
 // alike reports whether two answered calls count the same.
@@ -344,16 +390,16 @@ func alike(a, b *jsonrpc.Call) bool {
 
 // logFailure writes about a call that the gateway answered with an error of its
 // own: a warning where the client is not to blame.
-func (s *Server) logFailure(c *jsonrpc.Call, err error, v verdict) {
+func (ch *chain) logFailure(c *jsonrpc.Call, err error, v verdict) {
 	level := slog.LevelDebug
 	if v.status >= 500 {
 		level = slog.LevelWarn
 	}
-	if !s.opts.Log.Enabled(context.Background(), level) {
+	if !ch.log.Enabled(context.Background(), level) {
 		return
 	}
 	code := strconv.FormatInt(v.code, 10)
-	ok, dropped := s.lines.Allow(c.Label, code)
+	ok, dropped := ch.lines.Allow(c.Label, code)
 	if !ok {
 		return
 	}
@@ -362,19 +408,19 @@ func (s *Server) logFailure(c *jsonrpc.Call, err error, v verdict) {
 	if dropped > 0 {
 		attrs = append(attrs, "lines_dropped_before", dropped)
 	}
-	s.opts.Log.Log(context.Background(), level, "call failed", attrs...)
+	ch.log.Log(context.Background(), level, "call failed", attrs...)
 }
 
-func (s *Server) logBody(client *jsonrpc.Client, body []byte) {
+func (s *Server) logBody(ch *chain, client *jsonrpc.Client, body []byte) {
 	text := string(body[:min(len(body), s.opts.LogBodies)])
 	if len(body) > s.opts.LogBodies {
 		text += "..."
 	}
-	s.opts.Log.Info("Raw RPC request", "body", text, "req_id", client.RequestID, "auth", client.Auth)
+	ch.log.Info("Raw RPC request", "body", text, "req_id", client.RequestID, "auth", client.Auth)
 }
 
 // recovered answers a panic with an internal error.
-func (s *Server) recovered(w http.ResponseWriter, client *jsonrpc.Client) {
+func (s *Server) recovered(w http.ResponseWriter, ch *chain, client *jsonrpc.Client) {
 	v := recover()
 	if v == nil {
 		return
@@ -382,12 +428,12 @@ func (s *Server) recovered(w http.ResponseWriter, client *jsonrpc.Client) {
 	if v == http.ErrAbortHandler {
 		panic(v)
 	}
-	s.logPanic(v, client)
-	s.refuse(w, client, errInternal)
+	ch.logPanic(v, client)
+	s.refuse(w, ch, client, errInternal)
 }
 
-func (s *Server) logPanic(v any, client *jsonrpc.Client) {
-	s.opts.Log.Error("panic while serving", "panic", fmt.Sprint(v), "req_id", client.RequestID, "stack", string(debug.Stack()))
+func (ch *chain) logPanic(v any, client *jsonrpc.Client) {
+	ch.log.Error("panic while serving", "panic", fmt.Sprint(v), "req_id", client.RequestID, "stack", string(debug.Stack()))
 }
 
 // requestID takes the client's X-Request-Id if it is harmless, else a new one.

@@ -15,17 +15,23 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/rs/cors"
-
-	"gateway.internal/proxyd/backend"
 )
 
 // Options configures a Server. Zero values mean the stated default.
 type Options struct {
-	// Routes says who answers which method, required.
+	// Routes says who answers which method at / and /{key}; nil when every path
+	// must name a chain.
 	Routes *Routes
+	// Chains are the chains served at /NAME and /NAME/{key}, beside the one of
+	// Routes. With any of them, /{key} is served only for one of Keys.
+	Chains map[string]Chain
 	// Ready reports whether calls can be served, with a text for each group;
 	// strict asks for every group. Required.
 	Ready func(strict bool) (ok bool, groups []GroupStatus)
+
+	// Checked are closed when the backends have been checked for the first time:
+	// until then calls wait. None means that nothing is waited for.
+	Checked []<-chan struct{}
 
 	// Keys are the keys that clients may show, with their aliases; none means
 	// that no key is needed. APIKeys free a client from limits.
@@ -65,9 +71,16 @@ type Options struct {
 	// the errors -32601, -32014 and -32016.
 	WhitelistMessage, BatchMessage, RateLimitMessage string
 
-	// Metrics and Log are required.
+	// Metrics count the calls of Routes and the requests of the whole process.
+	// They and Log are required.
 	Metrics *Metrics
 	Log     *slog.Logger
+}
+
+// Chain is what one chain's calls are served by. Both are required.
+type Chain struct {
+	Routes  *Routes
+	Metrics *Metrics
 }
 
 // CORS says which web pages may ask; without Origins none may.
@@ -78,6 +91,8 @@ type CORS struct {
 
 // GroupStatus is one group's line in the readiness answer.
 type GroupStatus struct {
+	// Chain is the chain that the group serves, "" for that of the top level.
+	Chain    string          `json:"chain,omitempty"`
 	Group    string          `json:"group"`
 	Usable   bool            `json:"usable"`
 	Backends []BackendStatus `json:"backends"`
@@ -87,6 +102,10 @@ type GroupStatus struct {
 type BackendStatus struct {
 	Backend string `json:"backend"`
 	State   string `json:"state"`
+	// Reason is why a health check finds the backend unfit, "" when it does not.
+	Reason string `json:"reason,omitempty"`
+	// Head is the backend's last known block, 0 when none is known.
+	Head uint64 `json:"head,omitempty"`
 	// Since is when the state began, Until when the backend may be asked
 	// again; RFC 3339, "" where neither is known.
 	Since string `json:"since,omitempty"`
@@ -104,8 +123,8 @@ type Server struct {
 	apiKeys  keyring
 	address  addressing
 	handler  http.Handler
+	top      *chain // at / and /{key}
 	draining atomic.Bool
-	lines    backend.LineLimit
 	streams  streams
 }
 
@@ -127,6 +146,7 @@ func New(o Options) *Server {
 	s := &Server{
 		opts: o, keys: newKeyring(o.Keys), apiKeys: keyring{},
 		streams: streams{most: o.MaxStreams}, address: addressing{header: http.CanonicalHeaderKey(o.AddressHeader), trusted: o.TrustedProxies},
+		top: &chain{routes: o.Routes, metrics: o.Metrics, log: o.Log},
 	}
 	for _, key := range o.APIKeys {
 		s.apiKeys[sum(key)] = "exempt"
@@ -135,8 +155,14 @@ func New(o Options) *Server {
 	if o.Gzip {
 		r.Use(middleware.Compress(5, "application/json"))
 	}
-	r.Post("/", s.serveRPC)
-	r.Post("/{key}", s.serveRPC)
+	r.Post("/", s.serve(s.top))
+	r.Post("/{key}", s.serve(s.top))
+	for name, c := range o.Chains {
+		h := s.serve(&chain{routes: c.Routes, metrics: c.Metrics, log: o.Log.With("chain", name)})
+		r.Post("/"+name, h)
+		r.Post("/"+name+"/", h)
+		r.Post("/"+name+"/{key}", h)
+	}
 	r.Get("/healthz", s.healthz)
 	r.Get("/health", s.healthz)
 	r.Get("/readyz", s.readyz)

@@ -413,7 +413,10 @@ func TestDrainFailsTheChecksAndServesCalls(t *testing.T) {
 }
 
 func TestReadinessListsEveryGroup(t *testing.T) {
-	groups := []GroupStatus{{"main", true, []BackendStatus{{Backend: "b1", State: "well"}}}, {"other", false, []BackendStatus{{Backend: "b2", State: "out"}}}}
+	groups := []GroupStatus{
+		{Group: "main", Usable: true, Backends: []BackendStatus{{Backend: "b1", State: "well"}}},
+		{Group: "other", Backends: []BackendStatus{{Backend: "b2", State: "out"}}},
+	}
 	f := newFront(t, func(o *Options) { o.Ready = func(strict bool) (bool, []GroupStatus) { return !strict, groups } }, nil)
 	list := `"groups":[{"group":"main","usable":true,"backends":[{"backend":"b1","state":"well"}]},{"group":"other","usable":false,"backends":[{"backend":"b2","state":"out"}]}]}` + "\n"
 	for _, target := range []string{"/readyz", "/ready", "/readyz?strict=0", "/ready?x=1"} {
@@ -422,4 +425,10 @@ func TestReadinessListsEveryGroup(t *testing.T) {
 	for _, target := range []string{"/readyz?strict=1", "/ready?strict=true"} {
 		is(t, f.do("GET", target, ""), 503, `{"ready":false,"draining":false,`+list)
 	}
+}
+
+func TestReadinessSaysWhatIsKnownOfChainAndBackend(t *testing.T) {
+	groups := []GroupStatus{{Chain: "base", Group: "main", Backends: []BackendStatus{{Backend: "b1", State: "out", Reason: "syncing", Head: 7}}}}
+	f := newFront(t, func(o *Options) { o.Ready = func(bool) (bool, []GroupStatus) { return true, groups } }, nil)
+	is(t, f.do("GET", "/readyz", ""), 200, `{"ready":true,"draining":false,"groups":[{"chain":"base","group":"main","usable":false,"backends":[{"backend":"b1","state":"out","reason":"syncing","head":7}]}]}`+"\n")
 }

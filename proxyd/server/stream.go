@@ -29,7 +29,7 @@ func (s *Server) admit(c *jsonrpc.Call) bool {
 // writeStream passes a large result on while it comes. Whatever goes wrong behind
 // its head breaks the connection off, so that no client takes a part for the
 // whole.
-func (s *Server) writeStream(w http.ResponseWriter, r *http.Request, c *jsonrpc.Call) {
+func (s *Server) writeStream(w http.ResponseWriter, r *http.Request, ch *chain, c *jsonrpc.Call) {
 	stream := c.Answer.Stream
 	stop := context.AfterFunc(r.Context(), func() { stream.Interrupt(context.Canceled) })
 	defer stop()
@@ -47,7 +47,7 @@ func (s *Server) writeStream(w http.ResponseWriter, r *http.Request, c *jsonrpc.
 		// Behind the head there is no other way to say that something is wrong.
 		if v := recover(); v != nil {
 			if v != http.ErrAbortHandler {
-				s.logPanic(v, c.Client)
+				ch.logPanic(v, c.Client)
 			}
 			panic(http.ErrAbortHandler)
 		}
@@ -56,10 +56,10 @@ func (s *Server) writeStream(w http.ResponseWriter, r *http.Request, c *jsonrpc.
 	to := &sink{ResponseWriter: w, control: http.NewResponseController(w), patience: s.opts.WriteTimeout}
 	_, _ = io.WriteString(to, jsonrpc.AnswerHead) // the next write fails as well
 	sent, err := to.take(stream)
-	s.opts.Metrics.answered(c.Client.Auth, http.StatusOK, size+sent)
+	ch.metrics.answered(c.Client.Auth, http.StatusOK, size+sent)
 	stream.Close()
 	if err != nil {
-		s.opts.Log.Debug("large answer broken off", "method", c.Label, "bytes", sent, "error", err, "req_id", c.Client.RequestID)
+		ch.log.Debug("large answer broken off", "method", c.Label, "bytes", sent, "error", err, "req_id", c.Client.RequestID)
 		panic(http.ErrAbortHandler)
 	}
 	// What stood behind the result upstream is made up for with white space.
