@@ -74,8 +74,7 @@ func New(c *config.Config, o Options) (*App, error) {
 	a := &App{config: c, opts: o, log: o.Log, registry: o.Registry, failed: make(chan error, 4)}
 	a.up = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "proxyd", Name: "up", Help: "1 while the gateway serves."})
 	a.registry.MustRegister(a.up)
-	b := &builder{c: c, o: o, metrics: newMetrics(a.registry), log: o.Log}
-	g, err := b.build()
+	g, err := newBuilder(c, o, a.registry).build()
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +86,7 @@ func New(c *config.Config, o Options) (*App, error) {
 // down again.
 func (a *App) Start() error {
 	a.onStop("graph", func(context.Context) error { a.graph.close(); return nil })
+	a.graph.start()
 	if err := a.listen(); err != nil {
 		return errors.Join(err, a.Stop(context.Background()))
 	}

@@ -8,16 +8,24 @@ import (
 )
 
 // ready reports whether some group, or with strict every group, has a backend
-// that would be asked in its turn.
+// that would be asked in its turn. Nothing is ready before the first round of
+// health checks.
 func (g *graph) ready(strict bool) (ok bool, groups []server.GroupStatus) {
 	some, all := false, true
 	for _, gr := range g.groups {
-		status := server.GroupStatus{Group: gr.Name(), Usable: gr.Usable()}
+		status := server.GroupStatus{Chain: gr.chain, Group: gr.Name(), Usable: gr.Usable()}
 		for _, m := range gr.Members() {
 			status.Backends = append(status.Backends, backendStatus(m.Backend))
 		}
 		some, all = some || status.Usable, all && status.Usable
 		groups = append(groups, status)
+	}
+	for _, p := range g.probers {
+		select {
+		case <-p.FirstRound():
+		default:
+			return false, groups
+		}
 	}
 	if strict {
 		return all, groups
@@ -27,7 +35,9 @@ func (g *graph) ready(strict bool) (ok bool, groups []server.GroupStatus) {
 
 func backendStatus(b *backend.Backend) server.BackendStatus {
 	standing, trouble := b.Standing(), b.Trouble()
+	head, _ := b.Head()
 	return server.BackendStatus{
+		Reason: b.Unfitness(), Head: head,
 		Backend: b.Name(), State: standing.State.String(), Since: stamp(standing.Since), Until: stamp(standing.Until),
 		UnansweredInRow: trouble.InRow, LastFailure: trouble.Last,
 	}
@@ -40,9 +50,27 @@ func stamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// close ends what traffic has started. No call may come any more.
+// start begins what the graph does by itself.
+func (g *graph) start() {
+	for _, gr := range g.groups {
+		gr.Start()
+	}
+	for _, p := range g.probers {
+		p.Start()
+	}
+}
+
+// close ends what traffic and start have started. No call may come any more.
 func (g *graph) close() {
-	g.cache.Close()
+	for _, p := range g.probers {
+		p.Stop()
+	}
+	for _, c := range g.caches {
+		c.Close()
+	}
+	for _, gr := range g.groups {
+		gr.Close()
+	}
 	for _, b := range g.backends {
 		b.Close()
 	}

@@ -47,6 +47,12 @@ var families = map[string][]string{
 	"proxyd_backend_in_flight":            {"backend_name"},
 	"proxyd_group_failovers_total":        {"backend_group_name"},
 	"proxyd_group_retries_total":          {"backend_group_name"},
+	"proxyd_group_calls_total":            {"backend_group_name"},
+	"proxyd_group_successes_total":        {"backend_group_name"},
+	"proxyd_group_failures_total":         {"backend_group_name"},
+	"proxyd_group_hedges_total":           {"backend_group_name"},
+	"proxyd_group_hedges_won_total":       {"backend_group_name"},
+	"proxyd_group_budget_spent_total":     {"backend_group_name", "kind"},
 	"proxyd_cache_size_bytes":             {},
 	"proxyd_cache_entries":                {},
 }

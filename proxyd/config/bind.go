@@ -56,7 +56,11 @@ func (b *binder) table(at path, table map[string]any, dst reflect.Value) {
 		b.defined[key.String()] = true
 		field := dst.Field(i)
 		b.value(key, table[name], field, dst.Type().Field(i).Tag)
-		if k := field.Kind(); k != reflect.Struct && k != reflect.Map {
+		of := field.Type()
+		if of.Kind() == reflect.Pointer {
+			of = of.Elem()
+		}
+		if k := of.Kind(); k != reflect.Struct && k != reflect.Map {
 			b.leaves = append(b.leaves, setKey{key, field.IsZero()})
 		}
 	}
@@ -85,7 +89,7 @@ func (b *binder) value(at path, value any, dst reflect.Value, tag reflect.Struct
 	}
 	switch dst.Kind() {
 	case reflect.Pointer:
-		dst.Set(reflect.New(dst.Type().Elem()))
+		dst.Set(withDefaults(dst.Type().Elem()))
 		b.value(at, value, dst.Elem(), tag)
 	case reflect.String:
 		b.text(at, value, dst, tag.Get("env") == "value")
@@ -117,8 +121,24 @@ func (b *binder) value(at path, value any, dst reflect.Value, tag reflect.Struct
 			b.wrongType(at, value, "a table")
 		}
 	case reflect.Interface:
+		if _, ok := value.(string); ok {
+			text := reflect.New(reflect.TypeFor[string]()).Elem()
+			b.text(at, value, text, false)
+			dst.Set(text)
+			return
+		}
 		dst.Set(reflect.ValueOf(value))
 	}
+}
+
+// withDefaults returns a pointer to a new value for what stands in the file, with
+// the defaults for which 0 does not stand.
+func withDefaults(t reflect.Type) reflect.Value {
+	v := reflect.New(t)
+	if d, ok := v.Interface().(interface{ setNewDefaults() }); ok {
+		d.setNewDefaults()
+	}
+	return v
 }
 
 func (b *binder) wrongType(at path, value any, want string) {
@@ -250,7 +270,7 @@ func (b *binder) mapping(at path, value any, dst reflect.Value, tag reflect.Stru
 	}
 	out := reflect.MakeMapWithSize(dst.Type(), len(v))
 	for _, name := range slices.Sorted(maps.Keys(v)) {
-		key, element := at.with(name), reflect.New(dst.Type().Elem()).Elem()
+		key, element := at.with(name), withDefaults(dst.Type().Elem()).Elem()
 		b.defined[key.String()] = true
 		b.value(key, v[name], element, "")
 		if tag.Get("env") == "keys" {

@@ -12,6 +12,10 @@ import "gateway.internal/proxyd/jsonrpc"
 // types and meaning; 0 means the default for them. For keys that are new here
 // zero is zero.
 type Config struct {
+	ChainID               uint64             `toml:"chain_id"`
+	Chains                map[string]Chain   `toml:"chains"`
+	Health                *Health            `toml:"health"`
+	RetryBudget           *RetryBudget       `toml:"retry_budget"`
 	WSBackendGroup        string             `toml:"ws_backend_group"`
 	WSMethodWhitelist     []string           `toml:"ws_method_whitelist"`
 	WhitelistErrorMessage string             `toml:"whitelist_error_message"`
@@ -31,6 +35,33 @@ type Config struct {
 	TxValidation          TxValidation       `toml:"tx_validation_middleware"`
 	Methods               map[string]Method  `toml:"methods"`
 	ErrorRules            []ErrorRule        `toml:"error_rules"`
+}
+
+// Chain is one of [chains.NAME], served at /NAME beside the top level's chain at
+// the root. Its groups name backends of the common [backends].
+type Chain struct {
+	ChainID           uint64            `toml:"chain_id"`
+	WSBackendGroup    string            `toml:"ws_backend_group"`
+	WSMethodWhitelist []string          `toml:"ws_method_whitelist"`
+	RPCMethodMappings map[string]string `toml:"rpc_method_mappings"`
+	BackendGroups     map[string]Group  `toml:"backend_groups"`
+}
+
+// Health is [health]. Without the table the gateway makes no call of its own.
+type Health struct {
+	Interval                  Duration `toml:"interval"`
+	Checks                    []string `toml:"checks"`
+	FailureThreshold          int      `toml:"failure_threshold"`
+	SuccessThreshold          int      `toml:"success_threshold"`
+	Concurrency               int      `toml:"concurrency"`
+	EphemeralInterval         Duration `toml:"ephemeral_interval"`
+	EphemeralHealthyThreshold int      `toml:"ephemeral_healthy_threshold"`
+}
+
+// RetryBudget is [retry_budget]. Each group has one of its own.
+type RetryBudget struct {
+	Ratio        float64 `toml:"ratio"`
+	MinPerSecond float64 `toml:"min_per_second"`
 }
 
 // Server is [server].
@@ -157,6 +188,10 @@ type Backend struct {
 	MaxWSConns                   int               `toml:"max_ws_conns"`
 	Weight                       int               `toml:"weight"`
 	Provider                     string            `toml:"provider"`
+	Role                         string            `toml:"role"`
+	Type                         string            `toml:"type"`
+	Cost                         float64           `toml:"cost"`
+	ChainID                      uint64            `toml:"chain_id"`
 	HTTP2                        bool              `toml:"http2"`
 	Gzip                         bool              `toml:"gzip"`
 	ResponseTimeoutMS            Duration          `toml:"response_timeout_milliseconds" unit:"ms"`
@@ -168,11 +203,22 @@ type Backend struct {
 	ProbePeriod                  Duration          `toml:"probe_period_seconds" unit:"s"`
 	ProbeTimeout                 Duration          `toml:"probe_timeout_seconds" unit:"s"`
 	SkipIsSyncingCheck           bool              `toml:"skip_is_syncing_check"`
+	RateLimitRecovery            *Recovery         `toml:"rate_limit_recovery"`
 	ConsensusSkipPeerCount       bool              `toml:"consensus_skip_peer_count"`
 	ConsensusForcedCandidate     bool              `toml:"consensus_forced_candidate"`
 	ConsensusReceiptsTarget      string            `toml:"consensus_receipts_target" env:"value"`
 	SafeBlockDriftThreshold      uint64            `toml:"safe_block_drift_threshold"`
 	FinalizedBlockDriftThreshold uint64            `toml:"finalized_block_drift_threshold"`
+}
+
+// Recovery is [backends.NAME.rate_limit_recovery].
+type Recovery struct {
+	BackoffMultiplier float64  `toml:"backoff_multiplier"`
+	InitialBackoff    Duration `toml:"initial_backoff" unit:"s"`
+	MaxBackoff        Duration `toml:"max_backoff" unit:"s"`
+	MaxRetries        int      `toml:"max_retries"`
+	RequiredSuccesses int      `toml:"required_successes"`
+	ResetAfter        Duration `toml:"reset_after" unit:"s"`
 }
 
 // Group is one of [backend_groups.NAME].
@@ -185,6 +231,16 @@ type Group struct {
 	MaxAttempts                       int       `toml:"max_attempts"`
 	RetryCount                        *int      `toml:"retry_count"`
 	RetryDelay                        *Duration `toml:"retry_delay"`
+	FinalErrors                       []any     `toml:"final_errors"`
+	TryTimeout                        Duration  `toml:"try_timeout"`
+	TotalTimeout                      Duration  `toml:"total_timeout"`
+	FailBack                          Duration  `toml:"fail_back"`
+	Rank                              Rank      `toml:"rank"`
+	PublicFirst                       bool      `toml:"public_first"`
+	PublicFirstAttempts               *int      `toml:"public_first_attempts"`
+	MaxBlockLag                       *uint64   `toml:"max_block_lag"`
+	ReferenceURL                      Secret    `toml:"reference_url"`
+	Hedge                             *Hedge    `toml:"hedge"`
 	MulticallRPCErrorCheck            bool      `toml:"multicall_rpc_error_check"`
 	MaxBlockRange                     uint64    `toml:"max_block_range"`
 	ConsensusMaxBlockRange            uint64    `toml:"consensus_max_block_range"`
@@ -201,6 +257,29 @@ type Group struct {
 	ConsensusCLSyncThreshold          uint64    `toml:"consensus_cl_sync_threshold"`
 	ConsensusCLHeadL1MaxAge           Duration  `toml:"consensus_cl_head_l1_max_age"`
 	ConsensusCLOutputRootBanThreshold uint      `toml:"consensus_cl_output_root_ban_threshold"`
+}
+
+// Rank is [backend_groups.NAME.rank].
+type Rank struct {
+	Interval    Duration    `toml:"interval"`
+	SampleCount int         `toml:"sample_count"`
+	Timeout     Duration    `toml:"timeout"`
+	PingMethod  string      `toml:"ping_method"`
+	Weights     RankWeights `toml:"weights"`
+}
+
+// RankWeights are how much speed and reliability count in a rank.
+type RankWeights struct {
+	Latency   float64 `toml:"latency"`
+	Stability float64 `toml:"stability"`
+}
+
+// Hedge is [backend_groups.NAME.hedge].
+type Hedge struct {
+	Delay    string   `toml:"delay"`
+	Min      Duration `toml:"min"`
+	Max      Duration `toml:"max"`
+	MaxExtra int      `toml:"max_extra"`
 }
 
 // Batch is [batch].

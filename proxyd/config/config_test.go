@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestVariablesAreFilledIn(t *testing.T) {
@@ -99,5 +100,44 @@ func TestCertificatesAreReadByCheck(t *testing.T) {
 		if _, _, err := Parse(base+c.text, Options{}); err == nil || err.Error() != c.want {
 			t.Errorf("%v\nwant %s", err, c.want)
 		}
+	}
+}
+
+func TestHedgeDelayIsAQuantileOrADuration(t *testing.T) {
+	for _, c := range []struct {
+		delay string
+		q     float64
+		fixed time.Duration
+		ok    bool
+	}{
+		{"p95", 0.95, 0, true}, {"p99.9", 0.999, 0, true}, {"p5", 0.05, 0, true}, {"p0.1", 0.001, 0, true}, {"p50.0", 0.5, 0, true},
+		{"200ms", 0, 200 * time.Millisecond, true}, {"1s", 0, time.Second, true},
+		{delay: "p100"}, {delay: "p0"}, {delay: "p0.0"}, {delay: "p99.99"}, {delay: "p95."}, {delay: "p.5"}, {delay: "p"}, {delay: "p-1"},
+		{delay: "p1e1"}, {delay: "P95"}, {delay: "95"}, {delay: "0s"}, {delay: "-1s"}, {delay: ""}, {delay: "0.95"},
+	} {
+		h := Hedge{Delay: c.delay}
+		if q, fixed := h.Quantile(); c.ok && (q != c.q || fixed != c.fixed) {
+			t.Errorf("%q: %v, %v, want %v, %v", c.delay, q, fixed, c.q, c.fixed)
+		}
+		if _, _, ok := h.delay(); ok != c.ok {
+			t.Errorf("%q: taken: %t", c.delay, ok)
+		}
+	}
+}
+
+func TestRankedGroupsRetryUnlessTheySayOtherwise(t *testing.T) {
+	c, _, err := File(filepath.Join("..", "..", "testdata", "config", "strategies.toml"), Options{Env: lookup(goldenEnv)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ranked, own, sticky := c.BackendGroups["ranked"], c.BackendGroups["ranked-own-retries"], c.BackendGroups["sticky"]
+	if ranked.RetryCount == nil || *ranked.RetryCount != 3 || ranked.RetryDelay == nil || *ranked.RetryDelay != Duration(150*time.Millisecond) {
+		t.Errorf("ranked: %v retries, %v apart", ranked.RetryCount, ranked.RetryDelay)
+	}
+	if own.RetryCount == nil || *own.RetryCount != 0 || own.RetryDelay == nil || *own.RetryDelay != 0 {
+		t.Errorf("ranked with its own: %v retries, %v apart", own.RetryCount, own.RetryDelay)
+	}
+	if sticky.RetryCount != nil || sticky.RetryDelay != nil || sticky.MaxBlockLag != nil || sticky.Hedge != nil {
+		t.Errorf("sticky: %v retries, %v apart, lag %v, hedge %v", sticky.RetryCount, sticky.RetryDelay, sticky.MaxBlockLag, sticky.Hedge)
 	}
 }

@@ -40,6 +40,31 @@ func uncomment(lines []string, examples bool) string {
 	return strings.Join(out, "\n")
 }
 
+// sameInChain reports whether a key of a chain is explained at the top level.
+func sameInChain(key string) bool {
+	return strings.HasPrefix(key, "chains.*.backend_groups.") || strings.HasPrefix(key, "chains.*.rpc_method_mappings.")
+}
+
+// keysTold are the keys without those of a chain that the top level explains.
+func keysTold() []string { return slices.DeleteFunc(Keys(), sameInChain) }
+
+// TestChainHasTheKeysOfTheTopLevel: what is left out by keysTold is explained
+// there indeed.
+func TestChainHasTheKeysOfTheTopLevel(t *testing.T) {
+	known, left := Keys(), 0
+	for _, key := range known {
+		if sameInChain(key) {
+			left++
+			if top := strings.TrimPrefix(key, "chains.*."); !slices.Contains(known, top) {
+				t.Errorf("%s: there is no %s", key, top)
+			}
+		}
+	}
+	if left < 30 {
+		t.Errorf("only %d keys of a chain's groups", left)
+	}
+}
+
 func TestExampleRunsAsItStands(t *testing.T) {
 	c, warnings, err := Parse(strings.Join(readExample(t), "\n"), Options{Env: lookup(nil), Strict: true})
 	if err != nil || len(warnings) > 0 {
@@ -57,7 +82,7 @@ func TestExampleHasEveryKeyAndNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := Keys()
+	known := keysTold()
 	stands := map[string]bool{}
 	for _, key := range meta.Keys() {
 		for _, k := range known {
@@ -100,6 +125,23 @@ func TestExampleTellsTheDefaults(t *testing.T) {
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
 		if !reflect.DeepEqual(want[key], got[key]) {
 			t.Errorf("%s: the example tells %v, the default is %v", key, got[key], want[key])
+		}
+	}
+}
+
+// TestExampleTellsTheDefaultsOfOptionalTables: a table that is off unless it
+// stands in the file has the example's values when it is empty.
+func TestExampleTellsTheDefaultsOfOptionalTables(t *testing.T) {
+	c, _, err := Parse(uncomment(readExample(t), true), Options{Env: lookup(map[string]string{"FIRST_PASSWORD": "x", "WALLET_KEY": "x"}), AllowInactive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, got := range map[string]any{
+		"health": c.Health, "retry_budget": c.RetryBudget,
+		"rate_limit_recovery": c.Backends["first"].RateLimitRecovery, "hedge": c.BackendGroups["main"].Hedge,
+	} {
+		if want := withDefaults(reflect.TypeOf(got).Elem()).Interface(); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: the example tells %+v, the defaults are %+v", name, got, want)
 		}
 	}
 }

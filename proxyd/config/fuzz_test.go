@@ -105,6 +105,18 @@ func secretsOf(document map[string]any) []string {
 			add(b["headers"], "*")
 		}
 	}
+	scopes := []any{document}
+	chains, _ := document["chains"].(map[string]any)
+	for _, c := range chains {
+		scopes = append(scopes, c)
+	}
+	for _, s := range scopes {
+		s, _ := s.(map[string]any)
+		groups, _ := s["backend_groups"].(map[string]any)
+		for _, g := range groups {
+			add(g, "reference_url")
+		}
+	}
 	keys, _ := document["authentication"].(map[string]any)
 	for key := range keys {
 		out = append(out, key)

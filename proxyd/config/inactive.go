@@ -9,7 +9,6 @@ import (
 const (
 	noWebSocket = "WebSocket is not built yet"
 	noRedis     = "Redis is not built yet: cache and limits are kept in memory"
-	noProbes    = "active probes are not built yet"
 	noConsensus = "consensus is not built yet"
 	noSender    = "the sender rate limit is not built yet"
 	noInterop   = "the validation of interop transactions is not built yet"
@@ -18,7 +17,8 @@ const (
 
 // unbuilt lists the keys that nothing reads in this version, with the reason. In
 // a pattern * stands for any name or for the rest of one. The first pattern
-// decides. A test holds the list against the code that uses the configuration.
+// decides. A chain's keys are called as those of the top level. A test holds the
+// list against the code that uses the configuration.
 var unbuilt = []struct{ pattern, why string }{
 	{"ws_backend_group", noWebSocket},
 	{"ws_method_whitelist", noWebSocket},
@@ -37,14 +37,10 @@ var unbuilt = []struct{ pattern, why string }{
 	{"backends.*.ws_url", noWebSocket},
 	{"backends.*.ws_port", "it has no meaning"},
 	{"backends.*.max_ws_conns", noWebSocket + "; it will count upstream sockets, and server.max_client_ws_conns those of clients"},
-	{"backends.*.probe_*", noProbes},
-	{"backends.*.skip_is_syncing_check", noConsensus},
 	{"backends.*.consensus_*", noConsensus},
 	{"backends.*.safe_block_drift_threshold", noConsensus},
 	{"backends.*.finalized_block_drift_threshold", noConsensus},
 	{"methods.*.block_param", "what depends on the block asked for is not built yet"},
-	{"methods.*.hedge", "hedging is not built yet"},
-	{"backend_groups.*.multicall_rpc_error_check", "multicall is not built yet"},
 	{"backend_groups.*.max_block_range", "the block range limit is not built yet"},
 	{"backend_groups.*.consensus_max_block_range", "the block range limit is not built yet"},
 	{"backend_groups.*.consensus_*", noConsensus},
@@ -73,14 +69,13 @@ func (v *validator) inactive(allow bool) {
 	protection(path{"interop_validation", "urls"}, len(c.InteropValidation.URLs) > 0, noInterop)
 	protection(path{"interop_validation", "sender_rate_limit", "enabled"}, c.InteropValidation.SenderRateLimit.Enabled, noInterop)
 	protection(path{"tx_validation_middleware", "enabled"}, c.TxValidation.Enabled, noTx)
-	for _, name := range slices.Sorted(maps.Keys(c.BackendGroups)) {
-		at, g := path{"backend_groups", name}, c.BackendGroups[name]
-		protection(at.with("consensus_aware"), g.ConsensusAware, noConsensus)
-		protection(at.with("routing_strategy"), strings.HasPrefix(g.RoutingStrategy, "consensus_aware"), noConsensus)
-		protection(at.with("max_block_range"), g.MaxBlockRange > 0, "the block range limit is not built yet")
-		protection(at.with("consensus_max_block_range"), g.ConsensusMaxBlockRange > 0, "the block range limit is not built yet")
-		if g.RoutingStrategy == "multicall" {
-			v.warn(at.with("routing_strategy"), "multicall is not built yet: the group works as fallback")
+	for _, s := range c.scopes() {
+		for _, name := range slices.Sorted(maps.Keys(s.BackendGroups)) {
+			at, g := s.at.with("backend_groups", name), s.BackendGroups[name]
+			protection(at.with("consensus_aware"), g.ConsensusAware, noConsensus)
+			protection(at.with("routing_strategy"), Inactive(g.RoutingStrategy), noConsensus)
+			protection(at.with("max_block_range"), g.MaxBlockRange > 0, "the block range limit is not built yet")
+			protection(at.with("consensus_max_block_range"), g.ConsensusMaxBlockRange > 0, "the block range limit is not built yet")
 		}
 	}
 	for _, k := range v.leaves {
@@ -88,7 +83,7 @@ func (v *validator) inactive(allow bool) {
 			continue
 		}
 		for _, u := range unbuilt {
-			if matches(k.at, u.pattern) {
+			if matches(local(k.at), u.pattern) {
 				v.dead(k, u.why)
 				break
 			}
@@ -102,17 +97,11 @@ func (v *validator) inactive(allow bool) {
 func (v *validator) without() {
 	c := v.c
 	limits := c.RateLimit.BaseRate > 0 || len(c.RateLimit.MethodOverrides) > 0
-	anyWeighted := func(backend string) bool {
-		for _, g := range c.BackendGroups {
-			if g.WeightedRouting && slices.Contains(g.Backends, backend) {
-				return true
-			}
-		}
-		return false
-	}
 	for _, k := range v.leaves {
 		needs, met := "", true
 		switch key := k.at.String(); key {
+		case "chain_id":
+			needs, met = "the top level has no groups, only chains have", len(c.BackendGroups) > 0
 		case "server.queue_timeout":
 			needs, met = "it works only with server.max_concurrent_rpcs", c.Server.MaxConcurrentRPCs > 0 && !c.Server.DisableSemaphore
 		case "server.max_concurrent_rpcs":
@@ -138,13 +127,48 @@ func (v *validator) without() {
 			case matches(k.at, "backends.*.max_rps_strict"):
 				needs, met = "it works only with max_rps", c.Backends[k.at[1]].MaxRPS > 0
 			case matches(k.at, "backends.*.weight"):
-				needs, met = "it works only in a group with weighted_routing", anyWeighted(k.at[1])
+				needs, met = "it works only in a group with weighted_routing", c.anyGroup(k.at[1], func(g Group) bool { return g.WeightedRouting && g.drawn() })
+			case matches(k.at, "backends.*.cost"):
+				needs, met = only("scored"), c.anyGroup(k.at[1], func(g Group) bool { return g.RoutingStrategy == "scored" })
+			case matches(k.at, "backends.*.probe_*"):
+				needs, met = "it works only with probe_url", c.Backends[k.at[1]].ProbeURL != ""
+			case matches(k.at, "backends.*.skip_is_syncing_check"):
+				needs, met = "it works only with [health] and \"eth_syncing\" in its checks", v.checks("eth_syncing")
+			case matches(k.at, "methods.*.hedge"):
+				needs, met = "it works only in a group with hedge", c.hedges()
+			default:
+				needs, met = v.withoutInGroup(k.at)
 			}
 		}
 		if !met {
 			v.dead(k, needs)
 		}
 	}
+}
+
+// withoutInGroup tells what a key of a group needs, and whether that is there.
+func (v *validator) withoutInGroup(at path) (needs string, met bool) {
+	g, key := v.c.groupAt(at)
+	public := func(name string) bool { return v.c.Backends[name].Role == "public" }
+	switch {
+	case matches(key, "backend_groups.*.fail_back"):
+		return only("sticky"), g.RoutingStrategy == "sticky"
+	case matches(key, "backend_groups.*.rank.*"), matches(key, "backend_groups.*.rank.weights.*"):
+		return only("ranked"), g.RoutingStrategy == "ranked"
+	case matches(key, "backend_groups.*.multicall_rpc_error_check"):
+		return only("multicall"), g.RoutingStrategy == "multicall"
+	case matches(key, "backend_groups.*.weighted_routing"):
+		return "a group with routing_strategy = \"" + g.RoutingStrategy + "\" has an order of its own", g.drawn()
+	case matches(key, "backend_groups.*.public_first_attempts") && !g.PublicFirst:
+		return "it works only with public_first", false
+	case matches(key, "backend_groups.*.public_first"), matches(key, "backend_groups.*.public_first_attempts"):
+		return "no member has role = \"public\"", slices.ContainsFunc(g.Backends, public)
+	}
+	return "", true
+}
+
+func only(strategy string) string {
+	return "it works only with routing_strategy = \"" + strategy + "\""
 }
 
 // dead warns of a key that does nothing, unless it asks for nothing either or
@@ -161,17 +185,19 @@ func (v *validator) unused() {
 	if len(v.faults) > 0 {
 		return
 	}
-	used := map[string]bool{v.c.WSBackendGroup: true}
-	for _, name := range v.c.RPCMethodMappings {
-		used[name] = true
-	}
 	members := map[string]bool{}
-	for _, name := range slices.Sorted(maps.Keys(v.c.BackendGroups)) {
-		if !used[name] && name != Refuse {
-			v.warn(path{"backend_groups", name}, "does nothing: no method is mapped to it")
+	for _, s := range v.c.scopes() {
+		used := map[string]bool{s.WSBackendGroup: true}
+		for _, name := range s.RPCMethodMappings {
+			used[name] = true
 		}
-		for _, b := range v.c.BackendGroups[name].Backends {
-			members[b] = true
+		for _, name := range slices.Sorted(maps.Keys(s.BackendGroups)) {
+			if !used[name] && name != Refuse {
+				v.warn(s.at.with("backend_groups", name), "does nothing: no method is mapped to it")
+			}
+			for _, b := range s.BackendGroups[name].Backends {
+				members[b] = true
+			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.c.Backends)) {
@@ -199,5 +225,5 @@ func matches(at path, pattern string) bool {
 // Inactive reports whether a routing strategy is known but not built yet; a
 // group that names it works as fallback.
 func Inactive(strategy string) bool {
-	return strategy == "multicall" || strings.HasPrefix(strategy, "consensus_aware")
+	return strings.HasPrefix(strategy, "consensus_aware")
 }

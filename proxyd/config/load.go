@@ -167,6 +167,40 @@ func (c *Config) setNewDefaults() {
 	c.Backend.OutOfServiceAfter = 3
 }
 
+func (h *Health) setNewDefaults() {
+	*h = Health{
+		Interval: Duration(30 * time.Second), Checks: []string{"eth_blockNumber", "eth_syncing", "eth_chainId"},
+		FailureThreshold: 2, SuccessThreshold: 2, Concurrency: 20,
+		EphemeralInterval: Duration(30 * time.Second), EphemeralHealthyThreshold: 3,
+	}
+}
+
+func (r *RetryBudget) setNewDefaults() { *r = RetryBudget{Ratio: 0.2, MinPerSecond: 10} }
+
+func (b *Backend) setNewDefaults() {
+	b.Role = "primary"
+	b.Cost = 1
+}
+
+func (r *Recovery) setNewDefaults() {
+	*r = Recovery{
+		BackoffMultiplier: 2, InitialBackoff: Duration(5 * time.Minute), MaxBackoff: Duration(time.Hour),
+		MaxRetries: 10, RequiredSuccesses: 3, ResetAfter: Duration(24 * time.Hour),
+	}
+}
+
+func (g *Group) setNewDefaults() {
+	g.Rank = Rank{
+		Interval: Duration(10 * time.Second), SampleCount: 10, Timeout: Duration(time.Second), PingMethod: "eth_blockNumber",
+		Weights: RankWeights{Latency: 0.3, Stability: 0.7},
+	}
+	g.PublicFirstAttempts = new(2)
+}
+
+func (h *Hedge) setNewDefaults() {
+	*h = Hedge{Delay: "p95", Min: Duration(50 * time.Millisecond), Max: Duration(2 * time.Second), MaxExtra: 1}
+}
+
 // setDefaults fills in the incumbent's defaults, for which 0 stands too.
 func (c *Config) setDefaults(defined map[string]bool) {
 	s := &c.Server
@@ -214,9 +248,11 @@ func (c *Config) setDefaults(defined map[string]bool) {
 		b.setDefaults()
 		c.Backends[name] = b
 	}
-	for name, g := range c.BackendGroups {
-		g.setDefaults()
-		c.BackendGroups[name] = g
+	for _, s := range c.scopes() {
+		for name, g := range s.BackendGroups {
+			g.setDefaults()
+			s.BackendGroups[name] = g
+		}
 	}
 }
 
@@ -234,6 +270,10 @@ func (b *Backend) setDefaults() {
 func (g *Group) setDefaults() {
 	if g.RoutingStrategy == "" && !g.ConsensusAware {
 		g.RoutingStrategy = "fallback"
+	}
+	if g.RoutingStrategy == "ranked" {
+		zero(&g.RetryCount, new(3))
+		zero(&g.RetryDelay, new(Duration(150*time.Millisecond)))
 	}
 	zero(&g.ConsensusPollerInterval, Duration(time.Second))
 	zero(&g.ConsensusBanPeriod, Duration(5*time.Minute))

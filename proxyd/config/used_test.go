@@ -23,7 +23,7 @@ import (
 func TestEveryKeyWorksOrSaysThatItDoesNot(t *testing.T) {
 	read := fieldsRead(t)
 	fields := fieldsOfKeys()
-	for _, key := range Keys() {
+	for _, key := range keysTold() {
 		f, ok := fields[key]
 		if !ok {
 			t.Errorf("%s: the test does not know its field", key)
@@ -37,7 +37,7 @@ func TestEveryKeyWorksOrSaysThatItDoesNot(t *testing.T) {
 		if f.owner == "RowSpec" {
 			f.owner = "Row" // what it becomes
 		}
-		switch uses := read[f.owner+"."+f.Name] || mergedHere[key]; {
+		switch uses := read[f.owner+"."+f.Name] || read[readBy[key]] || mergedHere[key]; {
 		case !uses && !named:
 			t.Errorf("%s: nothing reads it and nothing says so (%v)", key, said)
 		case uses && unbuilt && !partlyBuilt[key]:
@@ -48,6 +48,9 @@ func TestEveryKeyWorksOrSaysThatItDoesNot(t *testing.T) {
 
 // mergedHere are keys that this package turns into the value of another key.
 var mergedHere = map[string]bool{"backend.response_timeout_milliseconds": true}
+
+// readBy are keys that a method reads for those who use them.
+var readBy = map[string]string{"backend_groups.*.hedge.delay": "Hedge.Quantile"}
 
 // partlyBuilt are keys of which some values work and others do not yet.
 var partlyBuilt = map[string]bool{"backend_groups.*.routing_strategy": true}
@@ -70,8 +73,8 @@ func fieldsOfKeys() map[string]keyField {
 			if inner.Kind() == reflect.Slice && inner.Elem().Kind() == reflect.Struct {
 				inner = inner.Elem()
 			}
-			if inner.Kind() == reflect.Struct {
-				walk(key, inner)
+			if table := pointedTo(inner); table.Kind() == reflect.Struct {
+				walk(key, table)
 			} else {
 				f.Type = inner
 				out[key] = keyField{f, t.Name()}
@@ -80,6 +83,13 @@ func fieldsOfKeys() map[string]keyField {
 	}
 	walk("", reflect.TypeFor[Config]())
 	return out
+}
+
+func pointedTo(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
 }
 
 // setAlone reads a small file with one more key and returns how the key is
@@ -96,10 +106,18 @@ func setAlone(t *testing.T, key string, of reflect.Type) (concrete string, said 
 		concrete = key // stands there already
 	default:
 		name := "x"
-		if strings.HasPrefix(key, "backends.") {
+		switch table, _, _ := strings.Cut(key, "."); table {
+		case "backends":
 			name = "a"
-		} else if strings.HasPrefix(key, "backend_groups.") {
+		case "backend_groups":
 			name = "g"
+		case "chains":
+			text += "backends.b.rpc_url = 'http://127.0.0.1:1'\nchains.x.backend_groups.g.backends = ['b']\nchains.x.rpc_method_mappings.eth_call = 'g'\n"
+		}
+		for _, b := range beside {
+			if matches(strings.Split(key, "."), b.pattern) {
+				text += b.lines
+			}
 		}
 		concrete = strings.Replace(key, "*", name, 1)
 		concrete = strings.Replace(concrete, "*", "y", 1)
@@ -110,8 +128,27 @@ func setAlone(t *testing.T, key string, of reflect.Type) (concrete string, said 
 	return concrete, append(warnings, faults...)
 }
 
-// fieldsRead returns the "Struct.Field" of every selector in the code that uses
-// a configuration, and rows of the method table.
+// beside are the lines without which a key is a fault or does nothing.
+var beside = []struct{ pattern, lines string }{
+	{"backends.*.cost", "backend_groups.g.routing_strategy = 'scored'\n"},
+	{"backends.*.probe_failure_threshold", "backends.a.probe_url = 'http://127.0.0.1:1'\n"},
+	{"backends.*.probe_success_threshold", "backends.a.probe_url = 'http://127.0.0.1:1'\n"},
+	{"backends.*.probe_period_seconds", "backends.a.probe_url = 'http://127.0.0.1:1'\n"},
+	{"backends.*.probe_timeout_seconds", "backends.a.probe_url = 'http://127.0.0.1:1'\n"},
+	{"backends.*.skip_is_syncing_check", "health = {}\n"},
+	{"backend_groups.*.max_block_lag", "health = {}\n"},
+	{"backend_groups.*.reference_url", "health = {}\n"},
+	{"backend_groups.*.fail_back", "backend_groups.g.routing_strategy = 'sticky'\n"},
+	{"backend_groups.*.rank.*", "backend_groups.g.routing_strategy = 'ranked'\n"},
+	{"backend_groups.*.rank.weights.*", "backend_groups.g.routing_strategy = 'ranked'\n"},
+	{"backend_groups.*.public_first*", "backends.a.role = 'public'\n"},
+	{"backend_groups.*.public_first_attempts", "backend_groups.g.public_first = true\n"},
+	{"backend_groups.*.multicall_rpc_error_check", "backend_groups.g.routing_strategy = 'multicall'\n"},
+	{"methods.*.hedge", "backend_groups.g.hedge = {}\n"},
+}
+
+// fieldsRead returns the "Struct.Field" or "Struct.Method" of every selector in
+// the code that uses a configuration, and rows of the method table.
 func fieldsRead(t *testing.T) map[string]bool {
 	t.Helper()
 	out, err := exec.Command("go", "list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}", "gateway.internal/cmd/proxyd").Output()
@@ -151,7 +188,7 @@ func fieldsRead(t *testing.T) map[string]bool {
 			if p, ok := recv.Underlying().(*types.Pointer); ok {
 				recv = p.Elem()
 			}
-			if named, ok := types.Unalias(recv).(*types.Named); ok && s.Kind() == types.FieldVal {
+			if named, ok := types.Unalias(recv).(*types.Named); ok && named.Obj().Pkg() != nil && fieldsOf[filepath.Base(named.Obj().Pkg().Path())] {
 				read[named.Obj().Name()+"."+s.Obj().Name()] = true
 			}
 		}
@@ -162,11 +199,31 @@ func fieldsRead(t *testing.T) map[string]bool {
 	return read
 }
 
+// fieldsOf are the packages whose structs hold keys: other packages have structs
+// of the same names.
+var fieldsOf = map[string]bool{"config": true, "jsonrpc": true}
+
 // sample returns a TOML value for a key that asks for something.
 func sample(t reflect.Type, key string) string {
 	switch key {
 	case "backend_groups.*.routing_strategy":
 		return `"consensus_aware"`
+	case "ws_backend_group", "chains.*.ws_backend_group":
+		return `"g"`
+	case "backends.*.role":
+		return `"public"`
+	case "backends.*.type":
+		return `"archive"`
+	case "backends.*.rate_limit_recovery.max_backoff":
+		return `"2h"`
+	case "backend_groups.*.rank.ping_method":
+		return `"eth_chainId"`
+	case "backend_groups.*.hedge.delay":
+		return `"p90"`
+	case "backend_groups.*.hedge.min":
+		return `"60ms"`
+	case "health.checks":
+		return `["eth_blockNumber"]`
 	case "backends.*.consensus_receipts_target":
 		return `"eth_getBlockReceipts"`
 	case "interop_validation.strategy":
@@ -176,9 +233,7 @@ func sample(t reflect.Type, key string) string {
 	case "sender_rate_limit.allowed_chain_ids", "interop_validation.sender_rate_limit.allowed_chain_ids":
 		return `[1]`
 	}
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
+	t = pointedTo(t)
 	switch {
 	case t == durationType:
 		return `"7s"`

@@ -20,22 +20,30 @@ import (
 // pattern.
 const Refuse = "refuse"
 
+// Strategies are the routing strategies that a group may name.
+var Strategies = []string{
+	"fallback", "sticky", "ranked", "least_used", "scored", "round_robin", "random", "multicall",
+	"consensus_aware", "consensus_aware_consensus_layer",
+}
+
 type validator struct {
 	*findings
 	c       *Config
 	defined map[string]bool
 	leaves  []setKey
+	table   *jsonrpc.Table // with the operator's rows
 }
 
 func (v *validator) validate() {
+	v.methods()
 	v.server()
-	v.mappings()
 	v.authentication()
 	v.backends()
-	v.groups()
+	v.chains()
+	v.health()
 	v.cache()
 	v.rateLimit()
-	v.tables()
+	v.errorRules()
 	v.numbers()
 }
 
@@ -111,29 +119,6 @@ func (v *validator) port(at path, port int) {
 	}
 }
 
-func (v *validator) mappings() {
-	at := path{"rpc_method_mappings"}
-	if len(v.c.RPCMethodMappings) == 0 {
-		v.fault(at, "must map at least one method to a group, like eth_chainId = \"main\"")
-	}
-	for _, method := range slices.Sorted(maps.Keys(v.c.RPCMethodMappings)) {
-		group := v.c.RPCMethodMappings[method]
-		if err := jsonrpc.CheckPattern(method); err != nil {
-			v.fault(at.with(method), "%v", err)
-		}
-		if _, ok := v.c.BackendGroups[group]; !ok && group != Refuse {
-			v.fault(at.with(method), "there is no backend group %q%s", group, didYouMean(group, v.c.BackendGroups))
-		}
-	}
-	if g := v.c.WSBackendGroup; g != "" {
-		if _, ok := v.c.BackendGroups[g]; !ok {
-			v.fault(path{"ws_backend_group"}, "there is no backend group %q%s", g, didYouMean(g, v.c.BackendGroups))
-		}
-	} else if v.c.Server.WSPort != 0 && g == "" {
-		v.fault(path{"ws_backend_group"}, "is required when server.ws_port is set")
-	}
-}
-
 func didYouMean[T any](name string, known map[string]T) string {
 	if near := nearest(name, slices.Collect(maps.Keys(known))); near != "" {
 		return "; did you mean " + near + "?"
@@ -145,6 +130,9 @@ func (v *validator) authentication() {
 	at := path{"authentication"}
 	for key, alias := range v.c.Authentication {
 		at := at.with(key)
+		if _, ok := v.c.Chains[key]; ok {
+			v.fault(at, "a key is the name of the chain %s, which is served at that path: choose another key or another name", key)
+		}
 		switch {
 		case key == "none":
 			v.fault(at, "no key may be the word none, which stands for clients without a key")
@@ -171,66 +159,13 @@ func notNegative[T int | int64 | float64 | Duration](v *validator, at path, n T)
 	}
 }
 
-// Strategies are the routing strategies that a group may name.
-var Strategies = []string{"fallback", "multicall", "consensus_aware", "consensus_aware_consensus_layer"}
-
-func (v *validator) groups() {
-	if len(v.c.BackendGroups) == 0 {
-		v.fault(path{"backend_groups"}, "must have at least one group, like [backend_groups.main] with its backends")
-	}
-	for _, name := range slices.Sorted(maps.Keys(v.c.BackendGroups)) {
-		at, g := path{"backend_groups", name}, v.c.BackendGroups[name]
-		if name == Refuse {
-			v.fault(at, "the name refuse means \"no group\" in rpc_method_mappings: choose another")
-		}
-		listed := !v.isUnread(at.with("backends"))
-		if len(g.Backends) == 0 {
-			v.fault(at.with("backends"), "must name at least one backend")
-		}
-		seen := map[string]bool{}
-		weights := 0
-		for i, b := range g.Backends {
-			if _, ok := v.c.Backends[b]; !ok && !v.isUnread(path{"backends"}) {
-				v.fault(at.with("backends", index(i)), "there is no backend %q%s", b, didYouMean(b, v.c.Backends))
-			}
-			if seen[b] {
-				v.fault(at.with("backends", index(i)), "%q stands twice", b)
-			}
-			seen[b] = true
-			weights += v.c.Backends[b].Weight
-		}
-		for i, b := range g.Fallbacks {
-			if !seen[b] && listed {
-				v.fault(at.with("fallbacks", index(i)), "%q must stand in backends too", b)
-			}
-		}
-		if len(g.Fallbacks) > 0 && len(g.Fallbacks) >= len(g.Backends) && listed {
-			v.warn(at.with("fallbacks"), "every backend is a fallback, so none is asked first")
-		}
-		if g.WeightedRouting && weights == 0 && listed {
-			v.warn(at.with("weighted_routing"), "no backend has a weight: the order is random")
-		}
-		if !g.ConsensusAware && !slices.Contains(Strategies, g.RoutingStrategy) {
-			v.fault(at.with("routing_strategy"), "%q is not a strategy: must be one of %s", g.RoutingStrategy, strings.Join(Strategies, ", "))
-		}
-		if g.ConsensusAware && g.RoutingStrategy != "" {
-			v.fault(at.with("consensus_aware"), "is the old form of routing_strategy = \"consensus_aware\": keep one of them")
-		}
-		for key, d := range map[string]Duration{
-			"consensus_poller_interval": g.ConsensusPollerInterval, "consensus_ban_period": g.ConsensusBanPeriod,
-			"consensus_max_update_threshold": g.ConsensusMaxUpdateThreshold, "consensus_ha_heartbeat_interval": g.ConsensusHAHeartbeatInterval,
-			"consensus_ha_lock_period": g.ConsensusHALockPeriod, "consensus_cl_head_l1_max_age": g.ConsensusCLHeadL1MaxAge,
-		} {
-			notNegative(v, at.with(key), d)
-		}
-		notNegative(v, at.with("consensus_min_peer_count"), *g.ConsensusMinPeerCount)
-		notNegative(v, at.with("max_attempts"), g.MaxAttempts)
-		if g.RetryDelay != nil {
-			notNegative(v, at.with("retry_delay"), *g.RetryDelay)
-		}
-		if g.RetryCount != nil {
-			notNegative(v, at.with("retry_count"), *g.RetryCount)
-		}
+// atLeast checks a number that must not be smaller.
+func atLeast[T int | float64 | Duration](v *validator, at path, n, least T) {
+	switch {
+	case !(n >= least):
+		v.fault(at, "must be at least %v", least)
+	case math.IsInf(float64(n), 0):
+		v.fault(at, "must be a finite number")
 	}
 }
 
@@ -242,8 +177,11 @@ func (v *validator) cache() {
 		v.warn(path{"cache", "max_size_bytes"}, "is 0: nothing is kept")
 	}
 	for i, m := range c.Coalesce {
+		at := path{"cache", "coalesce", index(i)}
 		if err := jsonrpc.CheckPattern(m); err != nil {
-			v.fault(path{"cache", "coalesce", index(i)}, "%v", err)
+			v.fault(at, "%v", err)
+		} else if row, _ := v.table.Lookup(m); !row.Coalesce && !strings.HasSuffix(m, "*") {
+			v.fault(at, "%s is not a read that may be shared", m)
 		}
 	}
 	for i, r := range c.Rules {
@@ -255,8 +193,11 @@ func (v *validator) cache() {
 			v.fault(at.with("ttl"), "must be longer than zero, like \"500ms\"")
 		}
 		for j, m := range r.Methods {
+			at := at.with("methods", index(j))
 			if err := jsonrpc.CheckPattern(m); err != nil {
-				v.fault(at.with("methods", index(j)), "%v", err)
+				v.fault(at, "%v", err)
+			} else if row, _ := v.table.Lookup(m); !row.Cacheable && !strings.HasSuffix(m, "*") {
+				v.fault(at, "%s is not a read that may be cached; if it is on your chain, say so with [methods.%s] class = \"read\"", m, m)
 			}
 		}
 	}
@@ -298,8 +239,8 @@ func (v *validator) regexp(at path, expr string) {
 	}
 }
 
-// tables checks the operator's rows for the method and error tables.
-func (v *validator) tables() {
+// methods checks the operator's rows for the method table and builds it.
+func (v *validator) methods() {
 	rows := map[string]Method{} // those without faults, so that the rest is checked all the same
 	for _, name := range slices.Sorted(maps.Keys(v.c.Methods)) {
 		at := path{"methods", name}
@@ -315,20 +256,21 @@ func (v *validator) tables() {
 			rows[name] = v.c.Methods[name]
 		}
 	}
-	if table, err := jsonrpc.NewTable(rows); err == nil {
-		for i, r := range v.c.Cache.Rules {
-			for j, m := range r.Methods {
-				if row, _ := table.Lookup(m); !row.Cacheable && !strings.HasSuffix(m, "*") && jsonrpc.CheckPattern(m) == nil {
-					v.fault(path{"cache", "rules", index(i), "methods", index(j)}, "%s is not a read that may be cached; if it is on your chain, say so with [methods.%s] class = \"read\"", m, m)
-				}
-			}
-		}
-		for i, m := range v.c.Cache.Coalesce {
-			if row, _ := table.Lookup(m); !row.Coalesce && !strings.HasSuffix(m, "*") && jsonrpc.CheckPattern(m) == nil {
-				v.fault(path{"cache", "coalesce", index(i)}, "%s is not a read that may be shared", m)
-			}
-		}
+	table, err := jsonrpc.NewTable(rows)
+	if err != nil {
+		v.fault(path{"methods"}, "%v", err)
+		table = new(jsonrpc.Table)
 	}
+	v.table = table
+}
+
+// isRead reports whether the method table has a method as a read.
+func (v *validator) isRead(method string) bool {
+	row, _ := v.table.Lookup(method)
+	return row.Class == jsonrpc.Read
+}
+
+func (v *validator) errorRules() {
 	for i, r := range v.c.ErrorRules {
 		at := path{"error_rules", index(i)}
 		if r.Match == "" && r.Code == nil && r.Status == 0 && r.Backend == "" {

@@ -49,6 +49,14 @@ func (v *validator) backend(at path, b Backend) {
 			v.fault(at.with("allowed_status_codes", index(i)), "%d is not an HTTP status", status)
 		}
 	}
+	if roles := []string{"primary", "fallback", "public"}; !slices.Contains(roles, b.Role) {
+		v.fault(at.with("role"), "%q is not a role: must be one of %s", b.Role, strings.Join(roles, ", "))
+	}
+	if b.Type != "" && b.Type != "archive" && b.Type != "full" {
+		v.fault(at.with("type"), "%q is not a type: must be archive or full, or left out", b.Type)
+	}
+	notNegative(v, at.with("cost"), b.Cost)
+	v.recovery(at.with("rate_limit_recovery"), b.RateLimitRecovery)
 	notNegative(v, at.with("max_rps"), b.MaxRPS)
 	notNegative(v, at.with("weight"), b.Weight)
 	notNegative(v, at.with("max_ws_conns"), b.MaxWSConns)

@@ -32,8 +32,8 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 // MarshalText hides the value from encoders.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Duration is a time span. Keys take it as "1m30s"; those whose name holds a
-// unit also as a number of that unit.
+// Duration is a time span. Keys take it as "1m30s"; those with a unit also as a
+// number of that unit.
 type Duration time.Duration
 
 // D returns the time.Duration.
