@@ -277,6 +277,11 @@ func (g *Group) ServeRPC(ctx context.Context, calls []*jsonrpc.Call) {
 		calls, wait = g.serveBroadcast(ctx, m, calls)
 		defer wait()
 	}
+	g.serve(ctx, calls)
+}
+
+// serve asks one member after another for the calls.
+func (g *Group) serve(ctx context.Context, calls []*jsonrpc.Call) {
 	switch len(calls) {
 	case 0:
 		return

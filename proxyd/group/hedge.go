@@ -3,6 +3,7 @@ package group
 import (
 	"time"
 
+	"gateway.internal/proxyd/backend"
 	"gateway.internal/proxyd/jsonrpc"
 )
 
@@ -51,10 +52,13 @@ func (g *Group) hedgeDelay(label string, now time.Time) time.Duration {
 	return min(max(d, h.Min), h.Max)
 }
 
-// hedge starts one more attempt beside those that run, if there is a member for it
-// and the budget allows it.
+// hedge picks the member for one more attempt beside those that run: a well one of
+// the first one's tier, if there is one and the budget allows it.
 func (r *run) hedge() (m *Member, trial bool) {
 	if r.hedges >= r.g.opts.Hedge.MaxExtra || r.desperate || len(r.order) == 0 {
+		return nil, false
+	}
+	if next := r.order[0]; next.Tier != r.asked[0].Tier || next.Standing().State != backend.Well {
 		return nil, false
 	}
 	if !r.g.hedgeBudget.take(time.Now()) {
