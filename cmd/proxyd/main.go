@@ -8,6 +8,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 )
@@ -63,19 +64,23 @@ behind it. One TOML file maps each method to a group of backends; proxyd
 refuses what is not mapped, caches what can be cached, limits each client, and
 fails over when a provider errs.
 
-"proxyd CONFIG.toml" is short for "proxyd run CONFIG.toml".
+"proxyd CONFIG.toml" is short for "proxyd run CONFIG.toml". Without a file, the
+flags --upstream or --rollup.sequencer-http name the endpoints; "proxyd run
+--help" says what is served then.
 
 Exit codes: 0 success, 1 a wrong configuration or a failure, 2 a wrong command line.`
 	root.Example = `  proxyd demo                  a gateway in front of a small chain of its own
   proxyd check config.toml     say everything that is wrong with a file
-  proxyd config.toml           serve`
+  proxyd config.toml           serve
+  proxyd --upstream "http://10.0.0.7:8545,https://node.example/v2/KEY"
+                               serve two endpoints without a file`
 	root.Version = versionText()
 	root.SetVersionTemplate(versionLine())
 	root.Args = func(cmd *cobra.Command, args []string) error {
-		if len(args) > 1 {
+		if len(args) > 1 && !withoutFile(cmd) && !slices.ContainsFunc(args, isURL) {
 			return usageError{fmt.Errorf("%q is not a command%s", args[0], didYouMean(cmd, args[0]))}
 		}
-		return exactly(1, "a configuration file")(cmd, args)
+		return fileOrFlags(cmd, args)
 	}
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.HiddenDefaultCmd = true
@@ -84,8 +89,16 @@ Exit codes: 0 success, 1 a wrong configuration or a failure, 2 a wrong command l
 		c.SilenceErrors, c.SilenceUsage = true, true
 		root.AddCommand(c)
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(flagError)
 	return root
+}
+
+// flagError is a fault of the flags, without the URL that may stand in it.
+func flagError(_ *cobra.Command, err error) error {
+	if isURL(err.Error()) {
+		err = fmt.Errorf("a URL stands where none can: URLs go behind --%s or --%s, with two dashes", flagUpstreams, flagSequencers)
+	}
+	return usageError{err}
 }
 
 func didYouMean(root *cobra.Command, name string) string {
@@ -103,7 +116,7 @@ func exactly(n int, what string) cobra.PositionalArgs {
 		case len(args) < n:
 			return usageError{fmt.Errorf("%s needs %s", cmd.CommandPath(), what)}
 		case len(args) > n:
-			return usageError{fmt.Errorf("%s takes %s; %q is too much", cmd.CommandPath(), what, args[n])}
+			return usageError{fmt.Errorf("%s takes %s; %s is too much", cmd.CommandPath(), what, shown(args[n]))}
 		}
 		return nil
 	}

@@ -23,8 +23,13 @@ func newRun() *cobra.Command {
 	var f runFlags
 	c := &cobra.Command{
 		Use:   "run CONFIG.toml",
-		Short: "Serve the endpoint that a configuration file describes",
+		Short: "Serve the endpoint that a configuration file or flags describe",
 		Long: `Serve the endpoint that a configuration file describes, until SIGINT or SIGTERM.
+
+Without a file, --upstream or --rollup.sequencer-http names the endpoints: every
+method goes to them but for those that begin with admin_, personal_, engine_,
+debug_ or miner_, unless --allow-method has them. It listens on 127.0.0.1:8545,
+sends no CORS headers, and serves metrics only with --metrics.port.
 
 The log goes to stdout, one JSON object a line. On a signal the health checks
 fail, calls are served for graceful_shutdown_seconds more, the listeners close,
@@ -34,22 +39,38 @@ short.
 Environment: API_KEYS (comma-separated keys that free a client from rate limits
 when sent as X-Api-Key), PROXYD_IP (appended to X-Forwarded-For upstream), and
 every variable that the file names.`,
-		Args: exactly(1, "a configuration file"),
+		Example: `  proxyd run config.toml
+  proxyd run --upstream "http://10.0.0.7:8545,https://node.example/v2/KEY"
+  proxyd run --rollup.sequencer-http "http://seq1:8545,http://seq2:8545" --rollup.sequencer-request-timeout 5s`,
+		Args: fileOrFlags,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, name := range []string{"http.port", "metrics.port"} {
 				if err := checkPort(cmd, name); err != nil {
 					return err
 				}
 			}
-			return run(cmd.Context(), args[0], f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			if withoutFile(cmd) {
+				c, warnings, err := f.noFile.config()
+				if err != nil {
+					return err
+				}
+				return run(cmd.Context(), c, warnings, f, "", cmd.OutOrStdout())
+			}
+			c, warnings, err := config.File(args[0], config.Options{AllowInactive: f.allowInactive})
+			if err != nil {
+				printProblems(cmd.ErrOrStderr(), args[0], "warning", warnings)
+				return faults(cmd.ErrOrStderr(), args[0], err)
+			}
+			return run(cmd.Context(), c, warnings, f, args[0], cmd.OutOrStdout())
 		},
 	}
 	c.Flags().BoolVar(&f.allowInactive, "allow-inactive", false, "start although the file asks for protections that are not built yet")
-	c.Flags().StringVar(&f.httpAddr, "http.addr", "", "listen on this host instead of server.rpc_host")
-	c.Flags().IntVar(&f.httpPort, "http.port", -1, "listen on this port instead of server.rpc_port; 0 takes a free one")
+	c.Flags().StringVar(&f.httpAddr, "http.addr", "", "listen on this host instead of server.rpc_host, or 127.0.0.1 without a file")
+	c.Flags().IntVar(&f.httpPort, "http.port", -1, "listen on this port instead of server.rpc_port, or 8545 without a file; 0 takes a free one")
 	c.Flags().IntVar(&f.metricsPort, "metrics.port", -1, "serve metrics on this port of 127.0.0.1 instead of [metrics]; 0 takes a free one")
+	f.noFile.define(c)
 	for _, name := range []string{"http.port", "metrics.port"} {
-		c.Flags().Lookup(name).DefValue = "" // -1 stands for none, which is nobody's business
+		c.Flags().Lookup(name).DefValue = "0" // not shown: -1 stands for none, which is nobody's business
 	}
 	return c
 }
@@ -58,16 +79,17 @@ type runFlags struct {
 	allowInactive         bool
 	httpAddr              string
 	httpPort, metricsPort int
+	noFile                noFileFlags
 }
 
-func run(ctx context.Context, file string, f runFlags, stdout, stderr io.Writer) error {
-	c, warnings, err := config.File(file, config.Options{AllowInactive: f.allowInactive})
-	if err != nil {
-		printProblems(stderr, file, "warning", warnings)
-		return faults(stderr, file, err)
-	}
+// run serves what a file describes, or flags where file is "".
+func run(ctx context.Context, c *config.Config, warnings []config.Problem, f runFlags, file string, stdout io.Writer) error {
 	log := proxyd.Logger(stdout, c.Server.LogLevel)
 	for _, w := range warnings {
+		if file == "" {
+			log.Warn("configuration", "key", w.Key, "problem", w.Text)
+			continue
+		}
 		log.Warn("configuration", "file", file, "line", w.Line, "key", w.Key, "problem", w.Text)
 	}
 	o := proxyd.Options{Log: log, APIKeys: splitKeys(os.Getenv("API_KEYS")), ProxyIP: os.Getenv("PROXYD_IP")}
