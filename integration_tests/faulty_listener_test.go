@@ -18,10 +18,14 @@ type faultyListener struct {
 	mu      sync.Mutex
 	ln      net.Listener // nil while refusing
 	fault   fault
+	delay   time.Duration         // of every piece of an answer
 	conns   map[net.Conn]net.Conn // client side → node side
 	traffic traffic
 	wg      sync.WaitGroup
 }
+
+// faultyAddrs are those of all faulty listeners.
+var faultyAddrs sync.Map
 
 type fault int
 
@@ -41,10 +45,11 @@ type traffic struct {
 func newFaultyListener(t *testing.T, target string) *faultyListener {
 	t.Helper()
 	l := &faultyListener{target: target, conns: make(map[net.Conn]net.Conn)}
-	// The port must stay ours while nobody listens on it, so it is one that is never given to an outgoing connection.
+	// The port must stay ours while nobody listens on it, so it is one that is never given to an outgoing connection,
+	// nor to another listener of these tests.
 	for range 100 {
 		l.addr = fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
-		if l.listen() == nil {
+		if _, taken := faultyAddrs.LoadOrStore(l.addr, true); !taken && l.listen() == nil {
 			t.Cleanup(func() {
 				l.refuse()
 				l.wg.Wait()
@@ -90,6 +95,13 @@ func (l *faultyListener) become(f fault) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fault = f
+}
+
+// delayBy makes answers late from now on; it is no fault and stays.
+func (l *faultyListener) delayBy(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.delay = d
 }
 
 // restore ends all faults. Connections that lived through them are reset.
@@ -163,6 +175,12 @@ func (l *faultyListener) serve(ln net.Listener, client net.Conn) {
 		node.Close()
 	})
 	pipe(client, node, func() fault {
+		l.mu.Lock()
+		delay := l.delay
+		l.mu.Unlock()
+		if delay > 0 {
+			<-time.After(delay)
+		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.fault == none {

@@ -21,15 +21,21 @@ type gateway struct {
 	client     *rpcClient
 }
 
-// startGateway runs proxyd with the configuration, on free ports, until the test's end. Ending with another exit code
-// than 0, a panic or a data race fails the test.
+// startGateway runs proxyd with the configuration as runGateway does.
 func startGateway(t *testing.T, config string) *gateway {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "proxyd.toml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(proxydBin, "run", "--http.port", "0", "--metrics.port", "0", file)
+	return runGateway(t, file)
+}
+
+// runGateway runs proxyd with the arguments, on free ports, until the test's end. Ending with another exit code than 0,
+// a panic or a data race fails the test.
+func runGateway(t *testing.T, args ...string) *gateway {
+	t.Helper()
+	cmd := exec.Command(proxydBin, append([]string{"run", "--http.port", "0", "--metrics.port", "0"}, args...)...)
 	cmd.Env = append(os.Environ(), "API_KEYS=", "GORACE=halt_on_error=1")
 	var started struct {
 		Msg         string `json:"msg"`
@@ -87,8 +93,10 @@ func get(url string) (status int, body string, err error) {
 // config is a configuration with one group "main" over the given backends, in order of preference.
 type config struct {
 	server   string // more lines of [server]
+	logLevel string // instead of debug
 	backend  string // lines of [backend] instead of the usual ones
 	backends []string
+	group    string // more lines of [backend_groups.main]
 	more     string // other tables
 }
 
@@ -97,7 +105,10 @@ func (c config) String() string {
 	if c.backend == "" {
 		c.backend = "response_timeout_seconds = 5\nmax_retries = 1\nout_of_service_seconds = 30"
 	}
-	fmt.Fprintf(&b, "[server]\nrpc_host = \"127.0.0.1\"\ntimeout_seconds = 20\nlog_level = \"debug\"\n%s\n\n", c.server)
+	if c.logLevel == "" {
+		c.logLevel = "debug"
+	}
+	fmt.Fprintf(&b, "[server]\nrpc_host = \"127.0.0.1\"\ntimeout_seconds = 20\nlog_level = %q\n%s\n\n", c.logLevel, c.server)
 	fmt.Fprintf(&b, "[backend]\n%s\n\n[backends]\n", c.backend)
 	var names []string
 	for i, url := range c.backends {
@@ -105,7 +116,7 @@ func (c config) String() string {
 		names = append(names, fmt.Sprintf("%q", name))
 		fmt.Fprintf(&b, "[backends.%s]\nrpc_url = %q\n", name, url)
 	}
-	fmt.Fprintf(&b, "\n[backend_groups.main]\nbackends = [%s]\n\n", strings.Join(names, ", "))
+	fmt.Fprintf(&b, "\n[backend_groups.main]\nbackends = [%s]\n%s\n\n", strings.Join(names, ", "), c.group)
 	fmt.Fprintf(&b, "[rpc_method_mappings]\n\"*\" = \"main\"\n\n%s\n", c.more)
 	return b.String()
 }

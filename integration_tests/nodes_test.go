@@ -17,6 +17,7 @@ const devAccount = "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266"
 // node is a real Ethereum node with a chain of its own.
 type node struct {
 	*rpcClient
+	process *process
 	addr    string // host:port
 	chainID string // decimal
 }
@@ -70,7 +71,7 @@ func startNode(t *testing.T, name string, cmd *exec.Cmd, home string, listens *r
 	t.Helper()
 	cmd.Env = append(os.Environ(), "HOME="+home)
 	n := &node{}
-	startProcess(t, name, cmd, 300, func(line string) bool {
+	n.process = startProcess(t, name, cmd, 300, func(line string) bool {
 		found := listens.FindStringSubmatch(line)
 		if found != nil {
 			n.addr = found[1]
@@ -121,17 +122,7 @@ func component(t *testing.T, name, env, installed string) string {
 // runClient runs one of the programs in node/ and decodes the line of JSON it prints.
 func runClient(t *testing.T, into any, program string, args ...string) {
 	t.Helper()
-	bin, err := exec.LookPath("node")
-	if err != nil {
-		missing(t, "node")
-	}
-	for _, module := range []string{"viem", "ethers"} {
-		if _, err := os.Stat(filepath.Join("node/node_modules", module)); err != nil {
-			missing(t, module)
-		}
-	}
-	cmd := exec.CommandContext(t.Context(), bin, append([]string{program}, args...)...)
-	cmd.Dir = "node"
+	cmd := nodeCommand(t, program, args...)
 	out, err := cmd.Output()
 	if err != nil {
 		var stderr []byte
@@ -143,6 +134,23 @@ func runClient(t *testing.T, into any, program string, args ...string) {
 	if err := json.Unmarshal(out, into); err != nil {
 		t.Fatalf("%s: %v: %s", program, err, out)
 	}
+}
+
+// nodeCommand is one of the programs in node/, not yet started.
+func nodeCommand(t *testing.T, program string, args ...string) *exec.Cmd {
+	t.Helper()
+	bin, err := exec.LookPath("node")
+	if err != nil {
+		missing(t, "node")
+	}
+	for _, module := range []string{"viem", "ethers"} {
+		if _, err := os.Stat(filepath.Join("node/node_modules", module)); err != nil {
+			missing(t, module)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), bin, append([]string{program}, args...)...)
+	cmd.Dir = "node"
+	return cmd
 }
 
 // signedTx is a transaction ready to be sent.
