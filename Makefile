@@ -52,10 +52,10 @@ fmt: ## format all Go files
 fuzz: ## each fuzz target for FUZZTIME: inputs like 200000x, or a time like 30s
 	@./scripts/fuzz $(FUZZTIME)
 
-bench: ## this gateway beside plain proxies, in one run (BENCH_SECONDS=1 for a short one)
+bench: tools ## this gateway beside plain proxies, in one run (BENCH_SECONDS=1 for a short one)
 	$(GO) run ./bench
 
-bench-check: ## the benchmark for its answers, not its times
+bench-check: tools ## the benchmark for its answers, not its times
 	BENCH_SECONDS=1 BENCH_ROUNDS=1 $(GO) run ./bench
 
 bench-clients: ## the HTTP clients that could ask upstreams

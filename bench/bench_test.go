@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -108,6 +110,62 @@ func TestEveryTargetNamesAWorkThatThisGatewayDoes(t *testing.T) {
 		if i < 0 || !slices.Contains(works[i].gateways, nameProxyd) {
 			t.Errorf("target %q of work %q", g.what, g.work)
 		}
+	}
+}
+
+func TestSlowBackendIsComparedWithAllFast(t *testing.T) {
+	fast := measure.Result{Requests: 400, Seconds: 1, P50: 5000, P99: 6000, Asked: 400, Upstream: []int{400, 0, 0}}
+	slow := measure.Result{Requests: 400, Seconds: 1, P50: 5000, P99: 15000, Asked: 400, Upstream: []int{4, 10, 394}}
+	r := &report{Machine: new(machine), Rows: []row{
+		{Work: "l0", Title: "fast", Gateway: nameProxyd, Rounds: []measure.Result{fast, fast}},
+		{Work: "l", Title: "slow", Gateway: nameProxyd, Rounds: []measure.Result{slow, slow}},
+	}}
+	for i := range r.Rows {
+		r.Rows[i].sumUp()
+	}
+	text := r.markdown()
+	for _, want := range []string{"| l0 fast | 5.00 | 6.00 | 800 | 800 | 0 | 0 | 0.00 |", "| l slow | 5.00 | 15.00 | 800 | 8 | 20 | 788 | 2.00 |",
+		"× all fast | 3 | 2.50 | met |", "% | 5 | 2.00 | met |"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "| × HAProxy |\n") {
+		t.Errorf("they are in the table of the gateways too:\n%s", text)
+	}
+}
+
+func TestViemIsShownWithAndWithoutThisGateway(t *testing.T) {
+	one := measure.Result{Requests: 99, Seconds: 2, P50: 4000, P99: 9000, Asked: 99, Failed: map[string]int{"lost": 1}}
+	r := &report{Machine: new(machine), Rows: []row{
+		{Work: "m1", Title: "refuses", Gateway: nameProxyd, Rounds: []measure.Result{one}},
+		{Work: "m1", Title: "refuses", Gateway: nameViem, Rounds: []measure.Result{one}},
+	}}
+	for i := range r.Rows {
+		r.Rows[i].sumUp()
+	}
+	text := r.markdown()
+	for _, want := range []string{"| m1 refuses | its http transport, to proxyd | 100 | 99 | 1 | 0 | 4.0 | 9.0 | 0 | 2.00 |", "|  | its fallback transport | 100 |", "refuses | 0 | 1.00 | missed |"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if r.verdict() == nil {
+		t.Error("a read lost by this gateway is no error")
+	}
+}
+
+func TestWorksConfigureTheGroupOfThisGateway(t *testing.T) {
+	b := &bench{dir: t.TempDir(), out: t.TempDir()}
+	i := slices.IndexFunc(works, func(w work) bool { return w.id == "l" })
+	s := &setting{upstreams: []string{"127.0.0.1:1", "127.0.0.1:2"}, group: works[i].group, timeout: 1}
+	if _, err := proxydCommand(b, s, "127.0.0.1:3", b.dir); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(b.dir, "proxyd.toml"))
+	want := "backends = [\"node1\", \"node2\"]\nrouting_strategy = \"scored\"\n\n[backend_groups.main.hedge]\ndelay = \"p95\"\n"
+	if err != nil || !strings.Contains(string(text), want) {
+		t.Errorf("%v, no %s in\n%s", err, want, text)
 	}
 }
 

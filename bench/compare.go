@@ -3,10 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"gateway.internal/bench/internal/measure"
 	"gateway.internal/bench/internal/proc"
@@ -26,6 +26,9 @@ type row struct {
 	P99      float64 `json:"p99_us"`
 	Peak     int64   `json:"peak_memory_bytes"`
 	Idle     float64 `json:"bytes_per_idle_connection,omitempty"`
+	Asked    int     `json:"asked,omitempty"`
+	Upstream []int   `json:"upstream_requests,omitempty"`
+	Seconds  float64 `json:"seconds_a_round"`
 	Sent     float64 `json:"sent_bytes"`
 	Received float64 `json:"received_bytes"`
 	Requests int     `json:"requests"`
@@ -41,7 +44,7 @@ func (b *bench) compare(ctx context.Context, m *machine) error {
 	var rows []row
 	for i := range works {
 		w := &works[i]
-		if !b.chosen(w) {
+		if !b.chosen(w) || w.reads > 0 && slices.Contains(b.missing, nameViem) {
 			continue
 		}
 		done, err := b.do(ctx, w)
@@ -54,7 +57,7 @@ func (b *bench) compare(ctx context.Context, m *machine) error {
 		rows = append(rows, done...)
 	}
 	if len(rows) == 0 {
-		return errors.New("no gateway took part: BENCH_GATEWAYS leaves none for the works of BENCH_WORKS")
+		return fmt.Errorf("no gateway took part: BENCH_GATEWAYS leaves none for the works of BENCH_WORKS; not installed: %s", cmp.Or(strings.Join(b.missing, ", "), "none"))
 	}
 	m.Load += " before the first round, " + loadAverage() + " after the last"
 	r := &report{Machine: m, Rows: rows}
@@ -118,19 +121,33 @@ func (b *bench) do(ctx context.Context, w *work) ([]row, error) {
 }
 
 // round does one round of a work against a gateway, which is started unless it
-// runs.
+// runs or is none.
 func (b *bench) round(ctx context.Context, w *work, g *gateway, s *setting, to **server, r *row) (err error) {
-	if *to == nil {
+	warmup, length := b.times(w)
+	if *to == nil && g.command != nil {
 		if *to, err = b.serve(ctx, g, s); err != nil {
 			return err
 		}
+		if w.learns {
+			warmup = b.learning()
+		}
 	}
-	warmup, length := b.times(w)
-	result, err := b.load(ctx, w, *to, warmup, length)
-	if err := cmp.Or((*to).alive(), err); err != nil {
-		return err
+	var result *measure.Result
+	switch {
+	case w.reads > 0:
+		result, err = b.read(ctx, w, s, *to)
+	case w.delays != "":
+		result, err = b.load(ctx, w, *to, warmup, length, "-counts", s.upstreams[0])
+	default:
+		result, err = b.load(ctx, w, *to, warmup, length)
 	}
-	peak, err := (*to).peak()
+	var peak int64
+	if *to != nil {
+		if err := cmp.Or((*to).alive(), err); err != nil {
+			return err
+		}
+		peak, err = (*to).peak()
+	}
 	if err != nil {
 		return err
 	}
@@ -149,7 +166,10 @@ func (s *server) peak() (int64, error) {
 }
 
 func brief(r *measure.Result) string {
-	text := fmt.Sprintf("%.0f/s, %.1f µs", float64(r.Requests)/r.Seconds, perRequest(r))
+	text := fmt.Sprintf("%.0f/s", float64(r.Requests)/r.Seconds)
+	if r.CPU > 0 {
+		text += fmt.Sprintf(", %.1f µs", perRequest(r))
+	}
 	if r.PerConnection > 0 {
 		text = fmt.Sprintf("%.1f KiB a connection", r.PerConnection/1024)
 	}
@@ -172,14 +192,22 @@ func perRequest(r *measure.Result) float64 {
 // sumUp fills in what the rounds have in common.
 func (r *row) sumUp() {
 	r.Failed, r.Wrong = map[string]int{}, map[string]int{}
-	var cpu, rate, p50, p99 []float64
+	var cpu, rate, p50, p99, seconds []float64
 	for i := range r.Rounds {
 		m := &r.Rounds[i]
 		if m.Requests > 0 { // a round without an answer has no times
 			cpu, rate = append(cpu, perRequest(m)), append(rate, float64(m.Requests)/m.Seconds)
 			p50, p99 = append(p50, m.P50), append(p99, m.P99)
+			seconds = append(seconds, m.Seconds)
 		}
 		r.Requests += m.Requests
+		r.Asked += m.Asked
+		for i, n := range m.Upstream {
+			if i == len(r.Upstream) {
+				r.Upstream = append(r.Upstream, 0)
+			}
+			r.Upstream[i] += n
+		}
 		r.Slow += m.Slow
 		for reason, n := range m.Failed {
 			r.Failed[reason] += n
@@ -189,10 +217,23 @@ func (r *row) sumUp() {
 		}
 		r.Idle, r.Sent, r.Received = m.PerConnection, m.Sent, m.Received
 	}
-	r.CPU, r.Rate, r.P50, r.P99 = median(cpu), median(rate), median(p50), median(p99)
+	r.CPU, r.Rate, r.P50, r.P99, r.Seconds = median(cpu), median(rate), median(p50), median(p99), median(seconds)
 	if len(cpu) > 0 {
 		r.CPULow, r.CPUHigh = slices.Min(cpu), slices.Max(cpu)
 	}
+}
+
+// extra is how many requests more came to the upstreams than were asked, in percent
+// of these; ok is false where that was not counted.
+func (r *row) extra() (percent float64, ok bool) {
+	if r.Asked == 0 || len(r.Upstream) == 0 {
+		return 0, false
+	}
+	came := 0
+	for _, n := range r.Upstream {
+		came += n
+	}
+	return 100 * (float64(came)/float64(r.Asked) - 1), true
 }
 
 func median(values []float64) float64 {

@@ -20,6 +20,8 @@ type setting struct {
 	ca string
 	// timeout is how long an upstream may take, in milliseconds.
 	timeout int
+	// group is what this gateway's group of backends is configured with.
+	group string
 	// pprof is the address that this gateway's profiler shall listen on, "" for
 	// none: other gateways have no such thing.
 	pprof string
@@ -38,7 +40,8 @@ func (s *setting) scheme() string {
 type gateway struct {
 	name string
 	// command writes what configuration it needs into a directory of its own
-	// and returns the command line that listens on addr, in the foreground.
+	// and returns the command line that listens on addr, in the foreground. It
+	// is nil where the client does without a gateway.
 	command func(b *bench, s *setting, addr, dir string) ([]string, error)
 }
 
@@ -58,6 +61,7 @@ var gateways = []gateway{
 	{nameNginx, nginxCommand},
 	{nameReverse, reverseCommand},
 	{nameBare, bareCommand},
+	{nameViem, nil},
 }
 
 // server is a gateway that runs.

@@ -19,6 +19,7 @@ type machine struct {
 	Go       string   `json:"go"`
 	HAProxy  string   `json:"haproxy"`
 	Nginx    string   `json:"nginx"`
+	Viem     string   `json:"viem"`
 	Proxyd   string   `json:"proxyd"`
 	Commit   string   `json:"commit"`
 	Missing  []string `json:"missing,omitempty"`
@@ -32,12 +33,12 @@ func machineOf(b *bench) *machine {
 	m := &machine{
 		Date: time.Now().UTC().Format("2006-01-02 15:04 MST"), Cores: runtime.NumCPU(), Go: runtime.Version(),
 		CPU: lineOf("/proc/cpuinfo", "model name"), Memory: lineOf("/proc/meminfo", "MemTotal"),
-		HAProxy: version(b.haproxy, "-v"), Nginx: version(b.nginx, "-v"), Proxyd: version(b.program("proxyd"), "version"),
+		HAProxy: version(b.haproxy, "-v"), Nginx: version(b.nginx, "-v"), Proxyd: version(b.program("proxyd"), "version"), Viem: b.viemVersion(),
 		Pinning: fmt.Sprintf("gateway on core %d, upstream and load generator on core %d", b.gatewayCore, b.loadCore),
-		Length: fmt.Sprintf("%d of %v after %v of warm-up, gateways by turns, medians; h0, h and i begin with a gateway just started; i has one of %v",
-			b.rounds, b.length, b.warmup(), time.Duration(hangingLong*float64(b.length)).Round(time.Millisecond)),
+		Length: fmt.Sprintf("%d of %v after %v of warm-up, gateways by turns, medians; h0, h, i and m begin with a gateway just started; i has one of %v, m3 one; l has a warm-up of %v before its first round",
+			b.rounds, b.length, b.warmup(), time.Duration(hangingLong*float64(b.length)).Round(time.Millisecond), b.learning().Round(time.Millisecond)),
 		Load: loadAverage(), Commit: commit(), Missing: b.missing,
-		Settings: "proxyd: limits per client, cache and metrics on, log level error, two backends, upstream batches of up to 100; HAProxy: 1 thread; nginx: 1 worker; HTTP/1.1 with keep-alive on both sides",
+		Settings: "proxyd: limits per client, cache and metrics on, log level error, two backends (three in l), upstream batches of up to 100; HAProxy: 1 thread; nginx: 1 worker; HTTP/1.1 with keep-alive on both sides",
 	}
 	if b.gatewayCore < 0 {
 		m.Pinning = "none: there is only one core"
@@ -100,10 +101,10 @@ func version(program string, arg string) string {
 func (m *machine) String() string {
 	return fmt.Sprintf(`- Date: %s
 - Machine: %s, %d cores, memory %s, %s
-- Versions: %s, commit %s; %s; HAProxy: %s; nginx: %s
+- Versions: %s, commit %s; %s; HAProxy: %s; nginx: %s; viem: %s
 - Pinning: %s
 - Load average: %s
 - Rounds: %s
 - Settings: %s
-`, m.Date, m.CPU, m.Cores, m.Memory, m.Kernel, m.Proxyd, m.Commit, m.Go, m.HAProxy, m.Nginx, m.Pinning, m.Load, m.Length, m.Settings)
+`, m.Date, m.CPU, m.Cores, m.Memory, m.Kernel, m.Proxyd, m.Commit, m.Go, m.HAProxy, m.Nginx, m.Viem, m.Pinning, m.Load, m.Length, m.Settings)
 }

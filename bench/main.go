@@ -12,6 +12,7 @@
 //
 // HAProxy and nginx are installed where they are missing and that is allowed. Where
 // it is not, the run goes on without them and says so; with CI=true it is an error.
+// So it does without viem and Node.js, which make tools installs.
 //
 // Environment: BENCH_SECONDS how long a round is (default 3), BENCH_ROUNDS how
 // many there are (default 3), BENCH_WORKS which works (a,b,…; default all, a for
@@ -35,7 +36,7 @@ import (
 	"time"
 )
 
-const usage = `Compare this gateway with plain reverse proxies on this machine.
+const usage = `Compare this gateway with plain reverse proxies, and with viem's fallback transport, on this machine.
 
 Environment:
   BENCH_SECONDS   how long a round is, default 3
@@ -49,8 +50,10 @@ Flags:`
 type bench struct {
 	// Programs, "" when they are not there.
 	haproxy, nginx string
-	// dir is for what is only needed while it runs, out for the results.
-	dir, out string
+	viem           viem
+	// root is the module's directory, dir is for what is only needed while it
+	// runs, out for the results.
+	root, dir, out string
 	// gatewayCore runs the gateway, loadCore the upstream and the load
 	// generator; -1 is any.
 	gatewayCore, loadCore int
@@ -109,6 +112,8 @@ func run(ctx context.Context) error {
 	}
 	if *plots {
 		b.rounds = 1
+	} else if err := b.findViem(); err != nil {
+		return err
 	}
 	m := machineOf(b)
 	switch {
@@ -149,7 +154,7 @@ func (b *bench) environment() error {
 	}
 	for _, name := range b.only {
 		if !slices.ContainsFunc(gateways, func(g gateway) bool { return g.name == name }) {
-			return fmt.Errorf("BENCH_GATEWAYS: there is no gateway %q; there are proxyd, haproxy, nginx, reverseproxy and net/http bare", name)
+			return fmt.Errorf("BENCH_GATEWAYS: there is no gateway %q; there are proxyd, haproxy, nginx, reverseproxy, net/http bare and viem", name)
 		}
 	}
 	return nil

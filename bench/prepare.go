@@ -23,7 +23,7 @@ func (b *bench) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.out = filepath.Join(root, "bench", "out")
+	b.root, b.out = root, filepath.Join(root, "bench", "out")
 	if err := os.MkdirAll(b.out, 0o755); err != nil {
 		return fmt.Errorf("directory for the results: %w", err)
 	}

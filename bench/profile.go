@@ -32,6 +32,9 @@ func (b *bench) profileAll(ctx context.Context, m *machine) error {
 		if !b.chosen(w) {
 			continue
 		}
+		if w.reads > 0 {
+			return fmt.Errorf("work %s is about viem, and has no profile", w.id)
+		}
 		p, err := b.profile(ctx, w)
 		var text string
 		if err == nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"gateway.internal/bench/internal/measure"
@@ -15,7 +16,7 @@ import (
 // startUpstreams starts the upstreams of a work; the setting is for the gateways
 // in front of them.
 func (b *bench) startUpstreams(ctx context.Context, w *work) (s *setting, stop func(), err error) {
-	s = &setting{timeout: w.timeout}
+	s = &setting{timeout: w.timeout, group: w.group}
 	if s.timeout == 0 {
 		s.timeout = 5000
 	}
@@ -26,6 +27,9 @@ func (b *bench) startUpstreams(ctx context.Context, w *work) (s *setting, stop f
 	}
 	if w.idLast {
 		args = append(args, "-id-last")
+	}
+	if w.delays != "" {
+		args = append(args, "-delay", w.delays)
 	}
 	listeners := w.listeners
 	if listeners == 0 {
@@ -83,8 +87,8 @@ func (b *bench) upstream(ctx context.Context, args ...string) (*process, []strin
 }
 
 // load runs the load generator once against a gateway.
-func (b *bench) load(ctx context.Context, w *work, s *server, warmup, length time.Duration) (*measure.Result, error) {
-	args := append([]string{"-target", s.addr, "-pid", fmt.Sprint(s.pid()), "-time", length.String(), "-warmup", warmup.String()}, w.load...)
+func (b *bench) load(ctx context.Context, w *work, s *server, warmup, length time.Duration, more ...string) (*measure.Result, error) {
+	args := slices.Concat([]string{"-target", s.addr, "-pid", fmt.Sprint(s.pid()), "-time", length.String(), "-warmup", warmup.String()}, w.load, more)
 	result, err := b.runLoad(ctx, length+warmup, args)
 	if err != nil {
 		return nil, fmt.Errorf("%w; the gateway said last:\n%s", err, s.stderr.String())
@@ -108,6 +112,11 @@ func (b *bench) times(w *work) (warmup, length time.Duration) {
 func (b *bench) warmup() time.Duration {
 	return min(b.length/3, time.Second).Round(time.Millisecond)
 }
+
+// learning is how long this gateway is asked before work l: until it knows the
+// three backends, and until the answers of the slow one are less than a twentieth
+// of those that it goes by. The time does not shrink with a short run.
+func (b *bench) learning() time.Duration { return max(5*b.length, 8*time.Second) }
 
 // runLoad runs the load generator and reads its result. It may take a minute
 // more than it was told to.

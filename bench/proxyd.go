@@ -50,7 +50,7 @@ out_of_service_seconds = 30
 			fmt.Fprintf(&c, "ca_file = %q\n", s.ca)
 		}
 	}
-	fmt.Fprintf(&c, "\n[backend_groups.main]\nbackends = [%s]\n", strings.Join(names, ", "))
+	fmt.Fprintf(&c, "\n[backend_groups.main]\nbackends = [%s]\n%s", strings.Join(names, ", "), s.group)
 	c.WriteString("\n[rpc_method_mappings]\n\"eth_*\" = \"main\"\n")
 	file, err := b.writeConfig(dir, "proxyd.toml", c.String())
 	args := []string{b.program("proxyd"), "run", "--http.port", portOf(addr), "--metrics.port", "0", file}

@@ -55,6 +55,11 @@ upstream, so that the rates say little and the processor's time is what compares
 - failed, wrong: requests without an answer or with an error, and answers with an id, a length or a byte that is not that of the call;
   of all rounds, warm-ups included. Every byte of every answer is compared.
 - × HAProxy: CPU µs of the gateway through that of HAProxy in the same work.
+- l: the upstreams wait so long before they answer, and count what comes to them in the rounds; 8 connections ask. Extra is what came
+  to them beyond the clients' calls, in percent of these; a call that is under way when a round begins or ends may count on one side only.
+- m: viem in Node.js reads balances, four at a time, through this gateway or with its own fallback transport over the same two backends.
+  Its options are the defaults, but for the timeout of the transports below fallback, which is this gateway's response timeout. It
+  shares a core with the upstreams, and has made 200 reads from a good one before.
 
 proxyd reads each call, looks up its method, limits, caches and counts it, and checks each answer and its id. HAProxy, nginx and
 reverseproxy (Go's httputil.ReverseProxy) forward bytes.
@@ -69,14 +74,16 @@ func (r *report) markdown() string {
 		fmt.Fprintf(&b, "**Skipped, since they are not installed and cannot be: %s.**\n\n", strings.Join(r.Machine.Missing, ", "))
 	}
 	b.WriteString(reading)
-	b.WriteString("| work | gateway | CPU µs | in rounds | requests/s | p50 ms | p99 ms | peak MiB | failed | wrong | over 1 s | × HAProxy |\n")
-	b.WriteString("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	head := "| work | gateway | CPU µs | in rounds | requests/s | p50 ms | p99 ms | peak MiB | failed | wrong | over 1 s | × HAProxy |\n" +
+		"|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
 	last := ""
 	for i := range r.Rows {
 		o := &r.Rows[i]
-		if o.Idle > 0 {
+		if o.Idle > 0 || o.Asked > 0 {
 			continue
 		}
+		b.WriteString(head)
+		head = ""
 		title := ""
 		if o.Work != last {
 			title = fmt.Sprintf("%s %s (bodies %.0f → %.0f bytes)", o.Work, o.Title, o.Sent, o.Received)
@@ -94,6 +101,8 @@ func (r *report) markdown() string {
 			o.P50/1000, o.P99/1000, mib(o.Peak), measure.Sum(o.Failed), measure.Sum(o.Wrong), o.Slow, ratio)
 	}
 	r.idleTable(&b)
+	r.tailTable(&b)
+	r.viemTable(&b)
 	r.faults(&b)
 	r.targetTable(&b)
 	return b.String()
@@ -116,6 +125,47 @@ func (r *report) idleTable(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "| %s | %.1f | %.0f | %d | %d | %s | %s |\n", o.Gateway, o.Idle/1024, mib(o.Peak), measure.Sum(o.Failed), measure.Sum(o.Wrong),
 			ratio(nameBare), ratio(nameHAProxy))
+	}
+}
+
+// tailTable is that of the works with upstreams that take their time.
+func (r *report) tailTable(b *strings.Builder) {
+	head := "\n| l one slow backend of three | p50 ms | p99 ms | calls | to the first | to the second | to the third | extra % | failed | wrong |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+	for i := range r.Rows {
+		o := &r.Rows[i]
+		extra, ok := o.extra()
+		if !ok || len(o.Upstream) != 3 {
+			continue
+		}
+		b.WriteString(head)
+		head = ""
+		fmt.Fprintf(b, "| %s %s | %.2f | %.2f | %d | %d | %d | %d | %.2f | %d | %d |\n", o.Work, o.Title, o.P50/1000, o.P99/1000, o.Asked,
+			o.Upstream[0], o.Upstream[1], o.Upstream[2], extra, measure.Sum(o.Failed), measure.Sum(o.Wrong))
+	}
+}
+
+// viemTable is that of the works with viem.
+func (r *report) viemTable(b *strings.Builder) {
+	head := "\n| m viem with two backends | through | reads | HTTP requests | failed | wrong | p50 ms | p99 ms | over 1 s | s a round |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+	last := ""
+	for i := range r.Rows {
+		o := &r.Rows[i]
+		if o.Asked == 0 || len(o.Upstream) > 0 {
+			continue
+		}
+		b.WriteString(head)
+		head = ""
+		title, through := "", "its http transport, to proxyd"
+		if o.Gateway == nameViem {
+			through = "its fallback transport"
+		}
+		if o.Work != last {
+			title = o.Work + " " + o.Title
+		}
+		last = o.Work
+		failed, wrong := measure.Sum(o.Failed), measure.Sum(o.Wrong)
+		fmt.Fprintf(b, "| %s | %s | %d | %d | %d | %d | %.1f | %.1f | %d | %.2f |\n", title, through, o.Requests+failed+wrong, o.Asked, failed, wrong,
+			o.P50/1000, o.P99/1000, o.Slow, o.Seconds)
 	}
 }
 

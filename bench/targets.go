@@ -51,6 +51,23 @@ var targets = []target{
 	}},
 	{"k1", "CPU of a small call over TLS, × HAProxy", 1.5, ratioTo("k1", "k1")},
 	{"k2", "CPU of 1 MiB over TLS, × HAProxy", 1, ratioTo("k2", "k2")},
+	{"l", "p99 with one of three backends 20 times slower, × all fast", 3, func(r *report) (float64, bool) {
+		slow, fast := r.find("l", nameProxyd), r.find("l0", nameProxyd)
+		if slow == nil || fast == nil || slow.P99 == 0 || fast.P99 == 0 {
+			return 0, false
+		}
+		return slow.P99 / fast.P99, true
+	}},
+	{"l", "upstream calls beside those of the clients, %", 5, func(r *report) (float64, bool) {
+		o := r.find("l", nameProxyd)
+		if o == nil {
+			return 0, false
+		}
+		return o.extra()
+	}},
+	{"m1", "reads failed through a first backend that refuses", 0, of("m1", faulty)},
+	{"m2", "reads failed through a first backend that answers 503", 0, of("m2", faulty)},
+	{"m3", "reads failed through a first backend that hangs", 0, of("m3", faulty)},
 }
 
 // ratioTo compares this gateway's processor time in a work with HAProxy's in

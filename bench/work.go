@@ -16,6 +16,11 @@ type work struct {
 	listeners int
 	// first is the mode of the preferred upstream, "" for one that serves.
 	first string
+	// delays are how long the answers of the upstreams take, one for each; ""
+	// for none. What comes to each is counted then.
+	delays string
+	// group is what this gateway's group of backends is configured with.
+	group string
 	// tls has the upstreams speak TLS.
 	tls bool
 	// idLast has the upstreams put the id behind the result, as some nodes do.
@@ -31,6 +36,12 @@ type work struct {
 	// once.
 	once bool
 	long float64
+	// learns is true where the gateway has to learn which backends are good: it
+	// is warmed up for longer before the first round.
+	learns bool
+	// reads is how many reads viem makes in a second of the usual length,
+	// instead of the load generator; 0 for a work without viem.
+	reads int
 }
 
 // Rates of the open loops in calls a second.
@@ -42,9 +53,19 @@ const (
 	hangingLong = 34.0 / 3
 )
 
+// The works with a slow upstream.
+const (
+	fastDelay = "5ms"
+	slowDelay = "100ms"
+	// hedgeMin is about twice what a call usually takes.
+	hedgeMin = "10ms"
+)
+
 var (
 	all     = []string{nameProxyd, nameHAProxy, nameNginx, nameReverse}
 	several = []string{nameProxyd, nameHAProxy, nameNginx} // those that know a second upstream
+	only    = []string{nameProxyd}
+	viems   = []string{nameProxyd, nameViem}
 )
 
 // works is the table of all work. Letters are those of docs/performance.md.
@@ -78,4 +99,17 @@ var works = []work{
 		load: []string{"-connections", "64", "-method", content.Small}},
 	{id: "k2", title: "1 MiB result over TLS, 8 connections", gateways: all, tls: true,
 		load: []string{"-connections", "8", "-method", content.Logs, "-size", fmt.Sprint(1 << 20)}},
+	{id: "l0", title: "three backends of 5 ms, in the order of the list, no hedges", gateways: only, listeners: 3,
+		delays: fastDelay + "," + fastDelay + "," + fastDelay,
+		load:   []string{"-connections", "8", "-method", content.Small}},
+	{id: "l1", title: "the first one takes 100 ms, in the order of the list, no hedges", gateways: only, listeners: 3,
+		delays: slowDelay + "," + fastDelay + "," + fastDelay,
+		load:   []string{"-connections", "8", "-method", content.Small}},
+	{id: "l", title: "the first one takes 100 ms, scored, with hedges", gateways: only, listeners: 3,
+		delays: slowDelay + "," + fastDelay + "," + fastDelay, learns: true,
+		group: fmt.Sprintf("routing_strategy = \"scored\"\n\n[backend_groups.main.hedge]\ndelay = \"p95\"\nmin = %q\nmax = \"2s\"\nmax_extra = 1\n", hedgeMin),
+		load:  []string{"-connections", "8", "-method", content.Small}},
+	{id: "m1", title: "first backend refuses", gateways: viems, cold: true, first: "refuse", timeout: 1000, reads: 500},
+	{id: "m2", title: "first backend answers status 503", gateways: viems, cold: true, first: "503", timeout: 1000, reads: 500},
+	{id: "m3", title: "first backend hangs, timeout 1 s", gateways: viems, cold: true, first: "hang", timeout: 1000, reads: 20, once: true},
 }

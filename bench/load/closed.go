@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,8 +53,11 @@ func closedLoop(o *options, pids []int) (*measure.Result, error) {
 		})
 	}
 	time.Sleep(o.warmup)
+	before, countErr := o.count()
 	m, err := startMeter(pids)
-	if err != nil {
+	if err := cmp.Or(err, countErr); err != nil {
+		phase.Store(ending)
+		wg.Wait()
 		return nil, err
 	}
 	phase.Store(measuring)
@@ -66,14 +70,17 @@ func closedLoop(o *options, pids []int) (*measure.Result, error) {
 		time.Sleep(time.Millisecond)
 	}
 	window, cpu, err := m.stop()
+	after, countErr := o.count()
 	phase.Store(ending)
 	wg.Wait()
-	if err != nil {
+	if err := cmp.Or(err, countErr); err != nil {
 		return nil, err
 	}
 	var sum tally
 	for i := range tallies {
 		sum.merge(&tallies[i])
 	}
-	return sum.result(window, cpu), nil
+	result := sum.result(window, cpu)
+	result.Asked, result.Upstream = after.since(before)
+	return result, nil
 }

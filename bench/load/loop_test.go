@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,5 +116,32 @@ func TestLoopsTellWrongAnswersFromFailedOnes(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+func TestAClosedLoopCountsWhatComesToTheUpstreams(t *testing.T) {
+	var came atomic.Int64
+	target := gatewayLike(t, func(http.ResponseWriter, string, string) bool { came.Add(1); return false })
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/requests" {
+			http.NotFound(w, r)
+			return
+		}
+		n := came.Load()
+		fmt.Fprintf(w, "[%d,%d]", n, 2*n)
+	}))
+	t.Cleanup(upstream.Close)
+	o := options{counts: strings.TrimPrefix(upstream.URL, "http://"), warmup: 10 * time.Millisecond}
+	o.calls.method = content.Small
+	o.calls.sequence.Store(1 << 40)
+	r := measured(t, target, &o, closedLoop)
+	if len(r.Upstream) != 2 || r.Upstream[0] == 0 || r.Upstream[1] != 2*r.Upstream[0] || r.Asked < r.Upstream[0]-o.connections || r.Asked > r.Upstream[0]+o.connections {
+		t.Errorf("%d asked, %v came", r.Asked, r.Upstream)
+	}
+	o = options{counts: strings.TrimPrefix(target, "http://")} // no counts there
+	o.calls.method = content.Small
+	o.target, o.connections, o.calls.host = target, 1, target
+	if _, err := closedLoop(&o, []int{os.Getpid()}); err == nil {
+		t.Error("counts that cannot be had are no error")
 	}
 }

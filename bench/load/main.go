@@ -27,6 +27,7 @@ type options struct {
 	rate        float64
 	idle        int
 	pid         int
+	counts      string
 	calls       calls
 }
 
@@ -50,6 +51,7 @@ func run() (*measure.Result, error) {
 	flag.Float64Var(&o.rate, "rate", 0, "requests a second in an open loop, instead of a closed one")
 	flag.IntVar(&o.idle, "idle", 0, "measure the memory of so many idle connections instead")
 	flag.IntVar(&o.pid, "pid", 0, "process of the gateway")
+	flag.StringVar(&o.counts, "counts", "", "address of the upstream that says how many requests came, to count them in a closed loop")
 	flag.StringVar(&o.calls.method, "method", content.Small, "method to call")
 	flag.IntVar(&o.calls.size, "size", 1<<20, "bytes of a result of "+content.Logs)
 	flag.IntVar(&o.calls.batch, "batch", 0, "calls in a batch, 0 for single calls")

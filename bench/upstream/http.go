@@ -20,9 +20,9 @@ type requests struct {
 	used int    // how much of it the last request was
 }
 
-// next returns the method and body of the next request, valid until the next
-// call; io.EOF when the peer closed between two.
-func (r *requests) next() (method, body []byte, err error) {
+// next returns the method, path and body of the next request, valid until the
+// next call; io.EOF when the peer closed between two.
+func (r *requests) next() (method, path, body []byte, err error) {
 	r.buf = r.buf[:copy(r.buf, r.buf[r.used:])]
 	r.used = 0
 	end := -1
@@ -33,27 +33,28 @@ func (r *requests) next() (method, body []byte, err error) {
 		}
 		from = max(0, len(r.buf)-3)
 		if len(r.buf) > 64<<10 {
-			return nil, nil, badRequest(fmt.Sprintf("head of more than %d bytes", 64<<10))
+			return nil, nil, nil, badRequest(fmt.Sprintf("head of more than %d bytes", 64<<10))
 		}
 		if err := r.read(1); err != nil {
 			if err == io.EOF && len(r.buf) > 0 {
-				return nil, nil, io.ErrUnexpectedEOF
+				return nil, nil, nil, io.ErrUnexpectedEOF
 			}
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	length, err := contentLength(r.buf[:end])
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if missing := end + length - len(r.buf); missing > 0 {
 		if err := r.read(missing); err != nil {
-			return nil, nil, io.ErrUnexpectedEOF
+			return nil, nil, nil, io.ErrUnexpectedEOF
 		}
 	}
 	r.used = end + length
-	method, _, _ = bytes.Cut(r.buf[:end], []byte(" "))
-	return method, r.buf[end:r.used], nil
+	method, rest, _ := bytes.Cut(r.buf[:end], []byte(" "))
+	path, _, _ = bytes.Cut(rest, []byte(" "))
+	return method, path, r.buf[end:r.used], nil
 }
 
 // read reads at least n bytes more.

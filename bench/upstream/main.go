@@ -1,5 +1,6 @@
 // Command upstream is what the gateways of the benchmark forward to: a JSON-RPC
-// node that answers at once, whose answers the load generator can compute too.
+// node that answers at once, or after a delay, whose answers the load generator
+// can compute too.
 //
 // It prints one line of JSON with its addresses and serves until it is killed.
 package main
@@ -11,7 +12,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -22,15 +25,19 @@ func main() {
 }
 
 func run() error {
-	mode := flag.String("mode", "serve", "serve, hang (accept and never answer) or refuse (no listener on the port)")
+	mode := flag.String("mode", "serve", "serve, 503 (answer this status), hang (accept and never answer) or refuse (no listener on the port)")
 	listeners := flag.Int("listeners", 1, "how many ports of 127.0.0.1")
+	delay := flag.String("delay", "0s", "how long each answer takes: one duration, or one for each port like 100ms,5ms")
 	idLast := flag.Bool("id-last", false, "put the id behind the result")
 	ca := flag.String("tls", "", "serve TLS and write the certificate of the authority to this file")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("%q is too much: there are only flags, see -help", flag.Arg(0))
 	}
-	u := &upstream{idLast: *idLast}
+	u := &upstream{idLast: *idLast, broken: *mode == "503", ports: make([]port, *listeners)}
+	if err := u.setDelays(*delay); err != nil {
+		return err
+	}
 	var config *tls.Config
 	if *ca != "" {
 		var err error
@@ -45,7 +52,7 @@ func run() error {
 		if *mode == "refuse" {
 			addrs[i], err = closedPort()
 		} else {
-			addrs[i], err = u.listen(*mode, config, failed)
+			addrs[i], err = u.listen(*mode, &u.ports[i], config, failed)
 		}
 		if err != nil {
 			return err
@@ -57,15 +64,31 @@ func run() error {
 	return <-failed
 }
 
+// setDelays reads the delays of the ports.
+func (u *upstream) setDelays(text string) error {
+	parts := strings.Split(text, ",")
+	if len(parts) > 1 && len(parts) != len(u.ports) {
+		return fmt.Errorf("-delay %s: %d durations for %d ports", text, len(parts), len(u.ports))
+	}
+	for i := range u.ports {
+		d, err := time.ParseDuration(parts[i%len(parts)])
+		if err != nil || d < 0 {
+			return fmt.Errorf("-delay %s: %q is no duration like 5ms", text, parts[i%len(parts)])
+		}
+		u.ports[i].delay = d
+	}
+	return nil
+}
+
 // listen serves on a free port.
-func (u *upstream) listen(mode string, config *tls.Config, failed chan<- error) (string, error) {
+func (u *upstream) listen(mode string, p *port, config *tls.Config, failed chan<- error) (string, error) {
 	serve := u.serve
 	switch mode {
-	case "serve":
+	case "serve", "503":
 	case "hang":
 		serve = hang
 	default:
-		return "", fmt.Errorf("-mode %q: must be serve, hang or refuse", mode)
+		return "", fmt.Errorf("-mode %q: must be serve, 503, hang or refuse", mode)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -81,14 +104,14 @@ func (u *upstream) listen(mode string, config *tls.Config, failed chan<- error) 
 			if config != nil {
 				c = tls.Server(c, config)
 			}
-			go serve(c)
+			go serve(c, p)
 		}
 	}()
 	return l.Addr().String(), nil
 }
 
 // hang reads and never answers.
-func hang(c net.Conn) {
+func hang(c net.Conn, _ *port) {
 	defer c.Close()
 	buf := make([]byte, 4096)
 	for {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"gateway.internal/bench/internal/content"
 )
@@ -24,17 +26,29 @@ const parseError = `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":
 // upstream answers JSON-RPC over HTTP/1.1 with as little work as it can.
 type upstream struct {
 	idLast bool
+	// broken has it answer status 503.
+	broken bool
+	ports  []port
 	mu     sync.Mutex
 	large  map[int][]*content.Large // free ones by size
 }
 
+// port is one of the ports that it listens on, as if each were a node.
+type port struct {
+	delay    time.Duration // of each answer
+	requests atomic.Int64  // that came, health checks left out
+}
+
+// countsPath is where GET is answered with the requests of each port.
+const countsPath = "/requests"
+
 // serve answers the requests of one connection, one after the other.
-func (u *upstream) serve(c net.Conn) {
+func (u *upstream) serve(c net.Conn, p *port) {
 	defer c.Close()
 	r := &requests{conn: c, buf: make([]byte, 0, 16<<10)}
 	out := make([]byte, 0, 16<<10)
 	for {
-		method, body, err := r.next()
+		method, path, body, err := r.next()
 		if err != nil {
 			if bad := new(badRequest); errors.As(err, bad) {
 				fmt.Fprintf(os.Stderr, "upstream: bad request: %v\n", err)
@@ -42,15 +56,40 @@ func (u *upstream) serve(c net.Conn) {
 			}
 			return
 		}
-		if string(method) != "POST" { // a health check
+		switch {
+		case string(path) == countsPath:
+			text := u.counts()
+			_, err = c.Write(append(appendHead(out[:0], "200 OK", len(text)), text...))
+		case string(method) != "POST": // a health check
 			_, err = c.Write(append(appendHead(out[:0], "200 OK", len("ok")), "ok"...))
-		} else {
-			out, err = u.answer(c, body, out)
+		default:
+			p.requests.Add(1)
+			if p.delay > 0 {
+				time.Sleep(p.delay)
+			}
+			if u.broken {
+				const text = "service unavailable"
+				_, err = c.Write(append(appendHead(out[:0], "503 Service Unavailable", len(text)), text...))
+			} else {
+				out, err = u.answer(c, body, out)
+			}
 		}
 		if err != nil {
 			return
 		}
 	}
+}
+
+// counts is how many requests came to each port, as JSON.
+func (u *upstream) counts() string {
+	text := []byte{'['}
+	for i := range u.ports {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendInt(text, u.ports[i].requests.Load(), 10)
+	}
+	return string(append(text, ']'))
 }
 
 // appendHead appends the HTTP head of an answer with a body of size bytes.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"gateway.internal/bench/internal/content"
 )
@@ -19,7 +20,10 @@ func over(t testing.TB, u *upstream) net.Conn {
 	t.Helper()
 	client, server := net.Pipe()
 	done := make(chan struct{})
-	go func() { defer close(done); u.serve(server) }()
+	if u.ports == nil {
+		u.ports = make([]port, 1)
+	}
+	go func() { defer close(done); u.serve(server, &u.ports[0]) }()
 	t.Cleanup(func() { client.Close(); <-done })
 	return client
 }
@@ -125,3 +129,68 @@ func BenchmarkBatchOf100(b *testing.B) {
 type discard struct{ net.Conn }
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+func TestRequestsAreCountedByPortAndHealthChecksAreNot(t *testing.T) {
+	u := &upstream{ports: make([]port, 3)}
+	c := over(t, u)
+	const body = `{"jsonrpc":"2.0","id":1,"method":"eth_chainId","params":[]}`
+	post(t, c, body)
+	post(t, c, body)
+	for range 2 {
+		if got := get(t, c, countsPath); got != "[2,0,0]" {
+			t.Errorf("counted %s", got)
+		}
+		if got := get(t, c, "/"); got != "ok" {
+			t.Errorf("health check: %s", got)
+		}
+	}
+}
+
+func get(t *testing.T, c net.Conn, path string) string {
+	t.Helper()
+	go fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+func TestDelaysAreThoseOfThePorts(t *testing.T) {
+	u := &upstream{ports: make([]port, 2)}
+	for _, bad := range []string{"", "5", "-1ms", "1ms,2ms,3ms", "1ms,"} {
+		if err := u.setDelays(bad); err == nil {
+			t.Errorf("-delay %q was taken", bad)
+		}
+	}
+	if err := u.setDelays("30ms"); err != nil || u.ports[1].delay != 30*time.Millisecond {
+		t.Errorf("one for all: %v, %v", u.ports[1].delay, err)
+	}
+	if err := u.setDelays("5ms,1h"); err != nil || u.ports[1].delay != time.Hour {
+		t.Errorf("one for each: %v, %v", u.ports[1].delay, err)
+	}
+	// The timers must be good enough for the figures that are made with them.
+	c := over(t, u)
+	least := time.Hour
+	for range 20 {
+		from := time.Now()
+		post(t, c, `{"jsonrpc":"2.0","id":1,"method":"eth_chainId","params":[]}`)
+		least = min(least, time.Since(from))
+	}
+	if least < 5*time.Millisecond || least > 7*time.Millisecond {
+		t.Errorf("a delay of 5 ms takes %v at the least", least)
+	}
+}
+
+func TestABrokenOneAnswers503(t *testing.T) {
+	c := over(t, &upstream{broken: true})
+	go fmt.Fprint(c, "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != http.StatusServiceUnavailable {
+		t.Fatalf("%v, %v", resp, err)
+	}
+}

@@ -29,6 +29,11 @@ type Result struct {
 	// body in bytes.
 	Sent     float64 `json:"sent_bytes"`
 	Received float64 `json:"received_bytes"`
+	// Asked is how many requests the client sent in the window, where that was
+	// counted, and Upstream how many of them, hedges and repetitions included,
+	// came to each upstream.
+	Asked    int   `json:"asked,omitempty"`
+	Upstream []int `json:"upstream_requests,omitempty"`
 	// PerConnection is the gateway's memory for each idle connection in bytes.
 	PerConnection float64 `json:"bytes_per_connection,omitempty"`
 }
