@@ -115,12 +115,6 @@ func (a *Attempt) readBatch(reply *reply, calls []*jsonrpc.Call, results []Resul
 		}
 		a.take(reply, calls[i], &results[i], *r, scope{label: calls[i].Label, params: calls[i].Params}, &answers[i])
 	}
-	for i := range results {
-		if e := results[i].Err; e != nil && e.Kind == WrongChain { // so is the rest of the batch
-			a.fail(calls, results, e)
-			return
-		}
-	}
 }
 
 // take makes a reply that belongs to the call its result, with answer for room;
@@ -137,7 +131,7 @@ func (a *Attempt) take(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.
 			return
 		}
 		if b.opts.ChainID != 0 && c.Method == "eth_chainId" && !b.health.answersChain(r.Result) {
-			got, _ := quantity(r.Result)
+			got, _ := Quantity(r.Result)
 			a.fail1(c, result, &Error{Backend: b.opts.Name, Kind: WrongChain, HTTP: reply.status, Wrote: true, cause: wrongChain(got, b.opts.ChainID)})
 			return
 		}

@@ -285,6 +285,18 @@ func (a *Attempt) run() {
 		b.flights.start(&a.flight, started, overdue)
 	}
 	a.ask(a.Calls, a.Results)
+	a.refuseChain()
+}
+
+// refuseChain fails a whole batch when one of its answers tells that the backend
+// serves another chain: so do the others come from there.
+func (a *Attempt) refuseChain() {
+	for i := range a.Results {
+		if e := a.Results[i].Err; e != nil && e.Kind == WrongChain && len(a.Calls) > 1 {
+			a.fail(a.Calls, a.Results, e)
+			return
+		}
+	}
 }
 
 // start notes when the attempt itself begins, and returns when its answer will

@@ -79,6 +79,9 @@ type Options struct {
 	// ChainID is the chain that the backend must serve, 0 for any. One that
 	// answers eth_chainId otherwise is refused.
 	ChainID uint64
+	// Verify leaves the backend alone until it has answered eth_chainId as it
+	// must: somebody asks it by Own.
+	Verify bool
 	// Recovery replaces the usual hold-off after a rate limit; nil keeps it.
 	Recovery *Recovery
 	// ProbedRecovery says that somebody calls ProbeRecovery, so that no call of

@@ -46,6 +46,9 @@ func (b *Backend) Unfitness() string {
 	if h.foreign != "" {
 		return h.foreign
 	}
+	if h.unverified {
+		return "its chain id has not been checked yet"
+	}
 	if len(h.unfit) > 0 {
 		return h.unfit[0].reason
 	}
@@ -55,13 +58,25 @@ func (b *Backend) Unfitness() string {
 // ChainID is the chain that the backend must serve, 0 when none was declared.
 func (b *Backend) ChainID() uint64 { return b.opts.ChainID }
 
+// Unverified reports whether the backend must serve a certain chain and has not
+// been asked yet which one it serves.
+func (b *Backend) Unverified() bool {
+	b.health.mu.Lock()
+	defer b.health.mu.Unlock()
+	return b.health.unverified && b.health.foreign == ""
+}
+
 // answersChain notes which chain the backend says that it serves, and reports
 // whether that is the one that it must serve.
 func (h *health) answersChain(result []byte) bool {
-	id, ok := quantity(result)
+	id, ok := Quantity(result)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	switch right := ok && id == h.opts.ChainID; {
+	right := ok && id == h.opts.ChainID
+	if right {
+		h.unverified = false
+	}
+	switch {
 	case right && h.foreign != "":
 		h.foreign = ""
 		h.returned = time.Now()
@@ -77,8 +92,8 @@ func (h *health) answersChain(result []byte) bool {
 	return h.foreign == ""
 }
 
-// quantity reads a JSON string with a hexadecimal number, as Ethereum writes it.
-func quantity(result []byte) (n uint64, ok bool) {
+// Quantity reads a JSON string with a hexadecimal number, as Ethereum writes it.
+func Quantity(result []byte) (n uint64, ok bool) {
 	if len(result) < 5 || len(result) > 20 || result[0] != '"' || result[1] != '0' || result[2] != 'x' || result[len(result)-1] != '"' {
 		return 0, false
 	}
@@ -97,9 +112,6 @@ func quantity(result []byte) (n uint64, ok bool) {
 	}
 	return n, true
 }
-
-// Quantity reads a result that is a number, as eth_blockNumber's.
-func Quantity(result []byte) (n uint64, ok bool) { return quantity(result) }
 
 // NoteHead notes the number of the backend's latest block.
 func (b *Backend) NoteHead(number uint64) {

@@ -31,7 +31,8 @@ const (
 	Out
 	// Unfit: a health check found that it cannot serve.
 	Unfit
-	// Foreign: it serves another chain than it must; it is never asked.
+	// Foreign: it serves another chain than it must, or that is not known yet; it
+	// is never asked.
 	Foreign
 )
 
@@ -49,9 +50,6 @@ type Standing struct {
 	// Share is the part of its usual calls that a backend should get while it
 	// comes back from a rate limit; 1 otherwise.
 	Share float64
-	// Returned is when it last came back from being Out, Unfit or Foreign, or
-	// from a rate limit; zero when it never was.
-	Returned time.Time
 }
 
 // health is the one state machine of a backend. It is fed by every attempt.
@@ -76,6 +74,7 @@ type health struct {
 	unfit        []unfitness
 	foreign      string
 	foreignSince time.Time
+	unverified   bool // it has not answered with the right chain id yet
 	outUntil     time.Time
 	outSince     time.Time
 	outFirst     time.Time // before the trials that failed since
@@ -93,6 +92,7 @@ func (h *health) init(o *Options) {
 	h.usual = make(map[string]*usual)
 	h.changed = make(chan struct{}, 1)
 	h.hold.recovery = o.Recovery
+	h.unverified = o.Verify && o.ChainID != 0
 	h.window.init()
 }
 
@@ -104,9 +104,9 @@ func (b *Backend) StandingAt(now time.Time) Standing {
 	h := &b.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := Standing{State: Well, Share: 1, Returned: h.returned}
+	s := Standing{State: Well, Share: 1}
 	switch held := h.heldUntil(now); {
-	case h.foreign != "":
+	case h.foreign != "" || h.unverified:
 		s.State, s.Since = Foreign, h.foreignSince
 	case len(h.unfit) > 0:
 		s.State, s.Since = Unfit, h.unfit[0].since
@@ -200,7 +200,9 @@ func (h *health) answered(label string, started, now time.Time) {
 	// An answer to what was asked before the backend went out proves nothing.
 	if !wasOut || started.After(h.outSince) {
 		h.inRow = 0
-		h.trial = false
+		if !h.hold.recovering {
+			h.trial = false
+		}
 		h.outUntil = time.Time{}
 		if wasOut {
 			// It starts afresh: what it failed at before says nothing any more.
@@ -262,9 +264,9 @@ func (h *health) failed(e *Error, started, now time.Time) {
 	h.noteStrain(now)
 	h.blamed.Add(1)
 	h.noteChange()
-	h.hold.failed(now)
-	if !h.outUntil.IsZero() && !started.After(h.outSince) {
-		return // it went out for this already
+	h.hold.failed(started, now)
+	if !h.outUntil.IsZero() && !started.After(h.outSince) || now.Before(h.outUntil) && !h.trial {
+		return // it is out for this already
 	}
 	h.inRow++
 	if e != nil && e.Kind == Refused {
@@ -295,7 +297,7 @@ func (h *health) recoveryFailed(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.trial = false
-	h.hold.failed(now)
+	h.hold.failed(now, now)
 }
 
 // outFor is how long the backend is out of service this time: OutFor, that again

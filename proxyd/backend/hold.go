@@ -80,8 +80,8 @@ func (h *hold) begin(o classify.Outcome, asked time.Duration, label string, star
 
 // failed notes that a call which was to show that the backend has recovered
 // failed for another reason than a limit: it counts as one more.
-func (h *hold) failed(now time.Time) {
-	if !h.recovering || now.Before(h.until) {
+func (h *hold) failed(started, now time.Time) {
+	if !h.recovering || now.Before(h.until) || !started.After(h.since) {
 		return
 	}
 	var d time.Duration

@@ -62,7 +62,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		"backend_degraded":          "1 while the mean latency is at or over max_degraded_latency_threshold.",
 		"backend_error_rate":        "Share of failures over five minutes; 0 below ten attempts.",
 		"backend_in_flight":         "Attempts under way.",
-		"backend_usable":            "1 while the backend is asked in its turn; 0 while out of service, held off or suspect.",
+		"backend_usable":            "1 while the backend is asked in its turn; 0 while out of service, held off, suspect, unfit or on another chain.",
 		"backend_out_of_service":    "1 while the backend is out of service.",
 		"backend_unanswered_in_row": "Attempts in a row that brought no answer, whoever is to blame.",
 		"backend_held_off":          "1 while the backend is left alone because it asked for it.",

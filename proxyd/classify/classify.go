@@ -173,6 +173,30 @@ func CheckMatch(match string) error {
 	return err
 }
 
+// Texts are texts to be found in messages, each a part of one without regard to
+// case, or /regexp/.
+type Texts []text
+
+// NewTexts reads texts; CheckMatch says beforehand what is wrong with one.
+func NewTexts(matches []string) (Texts, error) {
+	var out Texts
+	for _, m := range matches {
+		x, err := newText(m)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, x)
+	}
+	return out, nil
+}
+
+// In reports whether the message has one of the texts, other than as an echo of
+// the request.
+func (t Texts) In(e Evidence) bool {
+	seen := reader{message: strings.ToLower(e.Message[:min(len(e.Message), maxMessage)]), evidence: &e}
+	return slices.ContainsFunc(t, func(x text) bool { return seen.find(&x) == present })
+}
+
 func newText(match string) (text, error) {
 	if len(match) > 2 && match[0] == '/' && match[len(match)-1] == '/' {
 		pattern, err := regexp.Compile("(?i)" + match[1:len(match)-1])
