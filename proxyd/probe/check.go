@@ -63,18 +63,19 @@ func (w *watch) ask(ctx context.Context) (reason string, known bool) {
 	return "", true
 }
 
-// methods are what a check of this backend asks. One on another chain is asked
-// for its chain in any case, since nothing else brings it back.
+// methods are what a check of this backend asks. One on another chain, or whose
+// chain is not known yet, is asked for that in any case and before all else, since
+// nothing else brings it in.
 func (w *watch) methods() []string {
 	methods := make([]string, 0, len(w.p.o.Checks)+1)
+	if w.b.Standing().State == backend.Foreign {
+		methods = append(methods, chainID)
+	}
 	for _, m := range w.p.o.Checks {
-		if m == syncing && w.t.SkipSyncing || m == chainID && w.b.ChainID() == 0 {
+		if m == syncing && w.t.SkipSyncing || m == chainID && w.b.ChainID() == 0 || slices.Contains(methods, m) {
 			continue
 		}
 		methods = append(methods, m)
-	}
-	if w.b.Standing().State == backend.Foreign && !slices.Contains(methods, chainID) {
-		methods = append(methods, chainID)
 	}
 	return methods
 }

@@ -12,6 +12,10 @@ import (
 // even if nothing is due and it announced no change.
 const lookAgain = time.Minute
 
+// verifyAgain is the time between two checks of a backend whose chain is not known
+// yet.
+const verifyAgain = time.Second
+
 // watch checks one backend. All of it runs in one goroutine.
 type watch struct {
 	p    *Prober
@@ -48,6 +52,7 @@ func (w *watch) run(ctx context.Context) {
 		w.next = time.Now().Add(part(w.p.o.Interval))
 		w.check(ctx)
 		w.seen()
+		w.verifySoon()
 	}
 	for ctx.Err() == nil {
 		timer := time.NewTimer(w.pause(time.Now()))
@@ -120,10 +125,19 @@ func (w *watch) checkWhenDue(ctx context.Context) {
 	switch o := &w.p.o; {
 	case o.Interval > 0:
 		w.next = after(begun, time.Now(), jitter(o.Interval))
+		w.verifySoon()
 	case w.streak.passing >= o.EphemeralHealthyThreshold && w.b.Standing().State != backend.Foreign:
 		w.next = time.Time{}
 	default:
 		w.next = after(begun, time.Now(), o.EphemeralInterval)
+	}
+}
+
+// verifySoon lets the next check come soon while the backend's chain is not known,
+// since it gets no calls until then.
+func (w *watch) verifySoon() {
+	if soon := time.Now().Add(verifyAgain); w.b.Unverified() && soon.Before(w.next) {
+		w.next = soon
 	}
 }
 
