@@ -43,23 +43,23 @@ func (b *budget) advance(now time.Time) int {
 	return int(b.last % budgetSeconds)
 }
 
-// called counts a call that may be retried or hedged.
-func (b *budget) called(now time.Time) {
+// called counts calls that may be retried or hedged.
+func (b *budget) called(n int, now time.Time) {
 	b.mu.Lock()
-	b.seconds[b.advance(now)].calls++
-	b.calls++
+	b.seconds[b.advance(now)].calls += int64(n)
+	b.calls += int64(n)
 	b.mu.Unlock()
 }
 
-// take takes one retry or hedge, if there is one left.
-func (b *budget) take(now time.Time) bool {
+// take takes the retry or hedge of n calls, if there is room for it.
+func (b *budget) take(n int, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	i := b.advance(now)
-	if float64(b.extra+1) > b.Ratio*float64(b.calls)+b.MinPerSecond*budgetSeconds {
+	if float64(b.extra+int64(n)) > b.Ratio*float64(b.calls)+b.MinPerSecond*budgetSeconds {
 		return false
 	}
-	b.seconds[i].extra++
-	b.extra++
+	b.seconds[i].extra += int64(n)
+	b.extra += int64(n)
 	return true
 }

@@ -12,4 +12,7 @@ func (f fallback) Arrange(members []*Member, _ Ask) {
 	}
 }
 
+// inList reports whether the list's order stands.
+func (f fallback) inList() bool { return !f.weighted }
+
 func (f fallback) Spreads() bool { return f.weighted }

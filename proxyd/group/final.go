@@ -2,25 +2,25 @@ package group
 
 import (
 	"slices"
-	"strings"
 
 	"gateway.internal/proxyd/backend"
+	"gateway.internal/proxyd/classify"
 	"gateway.internal/proxyd/jsonrpc"
 )
 
 // Final says which errors are the client's at once, without asking another
 // member: those with one of the codes, of one of the classes, or with one of the
-// texts in their message, whatever its case.
+// texts in their message.
 type Final struct {
 	Codes   []int64
 	Classes []string
-	Texts   []string // in lower case
+	Texts   classify.Texts
 }
 
 func (f *Final) empty() bool { return len(f.Codes)+len(f.Classes)+len(f.Texts) == 0 }
 
 // final reports whether a JSON-RPC error is the client's at once.
-func (g *Group) final(result *backend.Result) bool {
+func (g *Group) final(c *jsonrpc.Call, result *backend.Result) bool {
 	if g.finals != nil && g.finals.final(result.Outcome, result.Answer.Status) {
 		return true
 	}
@@ -37,6 +37,5 @@ func (g *Group) final(result *backend.Result) bool {
 	if err != nil {
 		return false
 	}
-	message := strings.ToLower(e.Message)
-	return slices.ContainsFunc(f.Texts, func(t string) bool { return strings.Contains(message, t) })
+	return f.Texts.In(classify.Evidence{Message: e.Message, Method: c.Method, Params: c.Params})
 }

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gateway.internal/proxyd/backend"
@@ -104,6 +106,8 @@ type (
 	preferrer interface {
 		begin() uint64
 		answered(begun uint64, m *Member) (moved bool)
+		passOn(begun uint64, m *Member) (moved bool)
+		prefers() int
 	}
 	// finalizer says which errors are the client's at once.
 	finalizer interface {
@@ -113,6 +117,12 @@ type (
 	worker interface {
 		start()
 		close()
+	}
+	// lister may leave members in the order of the list.
+	lister interface{ inList() bool }
+	// broadcaster sends some calls to all members.
+	broadcaster interface {
+		broadcasts(c *jsonrpc.Call) bool
 	}
 	// bound wants to know its group.
 	bound interface{ bind(g *Group) }
@@ -167,6 +177,11 @@ type Group struct {
 	hedgeBudget *budget
 	retryBudget *budget // nil for none
 
+	made     time.Time
+	verified atomic.Bool // a member's chain is known, or was waited for
+
+	noting sync.Mutex // of the preferred member in the metrics
+
 	sends sync.WaitGroup // of multicall that go on after their call
 }
 
@@ -183,7 +198,7 @@ func New(o Options) (*Group, error) {
 		o.MaxBatch = 10
 	}
 	setDefault(&o.HeadMaxAge, time.Minute)
-	g := &Group{opts: o, members: slices.Clone(o.Members), counts: o.Metrics.countsOf(o.Name), latencies: sketches{window: hedgeWindow}}
+	g := &Group{opts: o, members: slices.Clone(o.Members), counts: o.Metrics.countsOf(o.Name), made: time.Now(), latencies: sketches{window: hedgeWindow}}
 	for i, m := range o.Members {
 		m.index = i
 	}
@@ -208,39 +223,54 @@ func New(o Options) (*Group, error) {
 	if b, ok := g.strategy.(bound); ok {
 		b.bind(g)
 	}
-	switch s := g.strategy.(type) {
-	case fallback:
-		g.inList = !s.weighted && o.PublicAttempts == 0
-	case multicall:
-		g.inList = !s.weighted && o.PublicAttempts == 0
+	if l, ok := g.strategy.(lister); ok {
+		g.inList = l.inList() && o.PublicAttempts == 0
 	}
-	g.notePreferred(g.opts.Members[0])
+	g.notePreferred()
 	return g, nil
 }
 
-// Start begins what the strategy does by itself; Close ends it, and waits for
-// sends that go on after their calls.
+// Start begins what the strategy does by itself.
 func (g *Group) Start() {
 	if w, ok := g.strategy.(worker); ok {
 		w.start()
 	}
 }
 
-// Close ends what Start began. No call may come any more.
-func (g *Group) Close() {
+// Close ends what Start began, and waits for sends that go on after their calls
+// until ctx ends. No call may come any more.
+func (g *Group) Close(ctx context.Context) {
 	if w, ok := g.strategy.(worker); ok {
 		w.close()
 	}
-	g.sends.Wait()
+	done := make(chan struct{})
+	go func() {
+		g.sends.Wait() // they end with their backends at the latest
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }
 
 // notePreferred shows in the metrics whom a sticky group prefers.
-func (g *Group) notePreferred(m *Member) {
+func (g *Group) notePreferred() {
 	if g.prefers == nil {
 		return
 	}
-	for _, other := range g.members {
-		g.opts.Metrics.prefers(g.opts.Name, other.Name(), other == m)
+	g.noting.Lock() // so that the last one to tell it tells the latest
+	defer g.noting.Unlock()
+	preferred := g.prefers.prefers()
+	for _, m := range g.members {
+		g.opts.Metrics.prefers(g.opts.Name, m.Name(), m.index == preferred)
+	}
+}
+
+func setDefault[T comparable](v *T, otherwise T) {
+	var none T
+	if *v == none {
+		*v = otherwise
 	}
 }
 
@@ -272,7 +302,8 @@ func (g *Group) ServeRPC(ctx context.Context, calls []*jsonrpc.Call) {
 		ctx, cancel = context.WithTimeout(ctx, g.opts.TotalTimeout)
 		defer cancel()
 	}
-	if m, ok := g.strategy.(multicall); ok && slices.ContainsFunc(calls, m.broadcasts) {
+	g.awaitVerified(ctx)
+	if m, ok := g.strategy.(broadcaster); ok && slices.ContainsFunc(calls, m.broadcasts) {
 		var wait func()
 		calls, wait = g.serveBroadcast(ctx, m, calls)
 		defer wait()
@@ -321,3 +352,13 @@ func (g *Group) serve(ctx context.Context, calls []*jsonrpc.Call) {
 
 // errPanic is answered for calls that a panic left open.
 var errPanic = errors.New("internal error")
+
+// recovered turns a panic into an error for the calls that it left open.
+func (g *Group) recovered(calls []*jsonrpc.Call) {
+	if p := recover(); p != nil {
+		g.opts.Log.Error("panic in a backend group", "backend_group", g.opts.Name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		for _, c := range jsonrpc.Pending(calls) {
+			c.Err = errPanic
+		}
+	}
+}

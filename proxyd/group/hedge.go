@@ -1,6 +1,7 @@
 package group
 
 import (
+	"slices"
 	"time"
 
 	"gateway.internal/proxyd/backend"
@@ -48,34 +49,48 @@ func (g *Group) hedgeDelay(label string, now time.Time) time.Duration {
 		if d, samples = g.latencies.get(label).quantile(h.Quantile, now); samples < hedgeLeast {
 			return h.Max
 		}
+		d += d / 25 // the end of the sketch's bucket
 	}
 	return min(max(d, h.Min), h.Max)
 }
 
 // hedge picks the member for one more attempt beside those that run: a well one of
-// the first one's tier, if there is one and the budget allows it.
-func (r *run) hedge() (m *Member, trial bool) {
-	if r.hedges >= r.g.opts.Hedge.MaxExtra || r.desperate || len(r.order) == 0 {
-		return nil, false
+// the first one's tier that has room for it, if the budget allows it.
+func (r *run) hedge() *Member {
+	if r.hedges >= r.g.opts.Hedge.MaxExtra || r.desperate || r.spent() {
+		return nil
 	}
-	if next := r.order[0]; next.Tier != r.asked[0].Tier || next.Standing().State != backend.Well {
-		return nil, false
+	i := slices.IndexFunc(r.order, func(m *Member) bool {
+		return m.Tier == r.asked[0].Tier && m.Room() >= 1 && m.Standing().State == backend.Well
+	})
+	if i < 0 {
+		return nil
 	}
-	if !r.g.hedgeBudget.take(time.Now()) {
+	if !r.g.hedgeBudget.take(len(r.open), time.Now()) {
 		r.g.counts.spentHedges.Inc()
-		return nil, false
+		return nil
 	}
-	if m, trial = r.pick(); m != nil {
-		r.hedges++
-		r.g.counts.hedges.Inc()
+	m := r.order[i]
+	if !m.TakeTokens(len(r.open)) {
+		return nil
 	}
-	return m, trial
+	r.order = slices.Delete(slices.Clone(r.order), i, i+1)
+	r.hedges++
+	r.g.counts.hedges.Inc()
+	return m
 }
 
 // spare is the result of a hedge that does not win while the first attempt runs.
 type spare struct {
 	asking *asking
 	result int // its index
+}
+
+// keep keeps a result that does not win, a result rather than an error.
+func (p *progress) keep(a *asking, i int) {
+	if p.spare == nil || p.spare.asking.Results[p.spare.result].Answer.Error != nil {
+		p.spare = &spare{a, i}
+	}
 }
 
 // loses reports whether a result of a hedge is kept back: an error or null may be

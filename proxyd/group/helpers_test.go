@@ -45,6 +45,7 @@ type world struct {
 	t        testing.TB
 	backends []*backend.Backend
 	nodes    []*node
+	reg      *prometheus.Registry
 	begun    time.Time
 	mu       sync.Mutex
 	asked    []ask // every request, in the order in which they came
@@ -146,8 +147,8 @@ func newWorld(t testing.TB, n int, s setting) *world {
 	if s.chain == nil {
 		s.chain = devchain.New(devchain.Options{})
 	}
-	w := &world{t: t, begun: time.Now()}
 	reg := prometheus.NewRegistry()
+	w := &world{t: t, reg: reg, begun: time.Now()}
 	log := slog.New(slog.DiscardHandler)
 	metrics := backend.NewMetrics(reg)
 	zero := 0
@@ -253,6 +254,31 @@ func (w *world) state(i int, want backend.State) {
 	if got := w.backends[i].Standing().State; got != want {
 		w.t.Fatalf("backend %d is %s, want %s", i, got, want)
 	}
+}
+
+// metric is the sum of the series with a name, without proxyd_, that have the
+// given labels, which come in pairs; of a histogram it is the count.
+func (w *world) metric(name string, labels ...string) float64 {
+	sum := 0.0
+	for _, family := range must(w.reg.Gather()) {
+		if family.GetName() != "proxyd_"+name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			has := make(map[string]string)
+			for _, l := range m.GetLabel() {
+				has[l.GetName()] = l.GetValue()
+			}
+			fits := true
+			for i := 0; i < len(labels); i += 2 {
+				fits = fits && has[labels[i]] == labels[i+1]
+			}
+			if fits {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return sum
 }
 
 func call(method, params string) *jsonrpc.Call {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"gateway.internal/proxyd/backend"
 )
 
 const (
@@ -35,11 +37,10 @@ type usageKey struct {
 
 // usage counts calls in buckets over the window.
 type usage struct {
-	buckets  [usageWindow / usageBucket]float64
-	total    float64
-	last     int64     // number of the newest bucket
-	seen     time.Time // when the member could last be asked
-	credited bool      // it has been among the members once
+	buckets [usageWindow / usageBucket]float64
+	total   float64
+	last    int64     // number of the newest bucket
+	seen    time.Time // when the member could last be asked in its turn
 }
 
 func newLeastUsed(o Options) Strategy {
@@ -79,13 +80,14 @@ func (l *leastUsed) Arrange(members []*Member, ask Ask) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	turn := l.turn + 1
 	if !ask.Peek {
 		l.easeIn(members, now)
-		l.turn++
+		l.turn = turn
 	}
 	l.order = l.order[:0]
 	for i, m := range members {
-		l.order = append(l.order, usageKey{m, l.get(m).total / m.share(l.weighted), (i + l.turn) % len(members)})
+		l.order = append(l.order, usageKey{m, l.get(m).total / m.share(l.weighted), (i + turn) % len(members)})
 	}
 	slices.SortFunc(l.order, func(a, b usageKey) int {
 		switch {
@@ -102,24 +104,38 @@ func (l *leastUsed) Arrange(members []*Member, ask Ask) {
 }
 
 // easeIn credits members that come back, or come late, with the calls of the
-// least used of those that were there all the time.
+// least used of those that were there all the time: until the last call that any
+// of them was there for, however long ago that is.
 func (l *leastUsed) easeIn(members []*Member, now time.Time) {
-	least, any := 0.0, false
+	var latest time.Time
 	for _, m := range members {
 		u := l.get(m)
 		u.advance(now)
-		if used := u.total / m.share(l.weighted); u.credited && now.Sub(u.seen) < away && (!any || used < least) {
-			least, any = used, true
+		if u.seen.After(latest) {
+			latest = u.seen
+		}
+	}
+	wasThere := func(u *usage) bool { return !u.seen.IsZero() && latest.Sub(u.seen) < away }
+	least, any := 0.0, false
+	for _, m := range members {
+		if u := l.of[m]; wasThere(u) {
+			if used := u.total / m.share(l.weighted); !any || used < least {
+				least, any = used, true
+			}
 		}
 	}
 	for _, m := range members {
-		u := l.get(m)
-		if wasAway := !u.credited || now.Sub(u.seen) >= away; wasAway && any {
+		u := l.of[m]
+		if any && !wasThere(u) {
 			if missing := least*m.share(l.weighted) - u.total; missing > 0 {
 				u.add(missing, now)
 			}
 		}
-		u.seen, u.credited = now, true
+		// One that is tried, or stands behind others for its state, is as good as
+		// away.
+		if s := m.StandingAt(now); s.State == backend.Well && s.Share >= 1 {
+			u.seen = now
+		}
 	}
 }
 

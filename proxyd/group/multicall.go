@@ -2,9 +2,7 @@ package group
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
-	"slices"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -26,20 +24,32 @@ func (multicall) broadcasts(c *jsonrpc.Call) bool {
 }
 
 // serveBroadcast sends those calls to all members that go to all, and returns the
-// others.
-func (g *Group) serveBroadcast(ctx context.Context, m multicall, calls []*jsonrpc.Call) (rest []*jsonrpc.Call, wait func()) {
-	var wg sync.WaitGroup
+// others. wait waits for the answers.
+func (g *Group) serveBroadcast(ctx context.Context, b broadcaster, calls []*jsonrpc.Call) (rest []*jsonrpc.Call, wait func()) {
+	var sends []*jsonrpc.Call
 	for _, c := range calls {
-		if !m.broadcasts(c) {
+		if b.broadcasts(c) {
+			sends = append(sends, c)
+		} else {
 			rest = append(rest, c)
-			continue
 		}
-		wg.Go(func() {
-			defer g.recovered([]*jsonrpc.Call{c})
-			g.broadcast(ctx, c)
-		})
 	}
-	return rest, wg.Wait
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var wg sync.WaitGroup
+		turns := make(chan struct{}, chunksAtOnce)
+		for _, c := range sends {
+			turns <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-turns }()
+				defer g.recovered([]*jsonrpc.Call{c})
+				g.broadcast(ctx, c)
+			})
+		}
+		wg.Wait()
+	}()
+	return rest, func() { <-done }
 }
 
 // broadcast sends one transaction to all members. The first that accepts it
@@ -50,56 +60,95 @@ func (g *Group) broadcast(ctx context.Context, c *jsonrpc.Call) {
 	r := &run{g: g, ctx: ctx, open: []*progress{{call: c}}}
 	p := r.open[0]
 	defer func() { g.countEnd(p) }()
-	members := g.broadcastTo([]*jsonrpc.Call{c})
-	done := make(chan *backend.Attempt, len(members))
-	begun := make([]*backend.Attempt, 0, len(members))
+	members := r.broadcastTo(p)
+	asked := *c // nobody else's: sends may outlive the call
+	asked.MayStream = false
+	ends := make(chan *backend.Attempt, len(members))
 	for _, m := range members {
 		g.opts.Metrics.multicallRequests.WithLabelValues(g.opts.Name, m.Name()).Inc()
 		r.asked = append(r.asked, m)
-		ended := make(chan *backend.Attempt, 1)
-		begun = append(begun, m.Begin([]*jsonrpc.Call{c}, backend.Try{Timeout: m.ResponseTimeout(), Group: g.opts.Name, Finish: true}, ended))
-		g.sends.Go(func() {
-			defer g.recovered(nil)
-			a := <-ended
-			g.opts.Metrics.multicallEnds.WithLabelValues(g.opts.Name, m.Name(), howEnded(&a.Results[0])).Inc()
-			done <- a
-		})
+		timeout := m.ResponseTimeout()
+		if most := g.opts.TryTimeout; most > 0 {
+			timeout = min(timeout, most)
+		}
+		m.Begin([]*jsonrpc.Call{&asked}, backend.Try{Timeout: timeout, Group: g.opts.Name, Finish: true}, ends)
 	}
-	for range begun {
+	done := make(chan *backend.Attempt, len(members))
+	g.sends.Go(func() {
+		defer g.recovered(nil)
+		g.endBroadcast(ends, done)
+	})
+	for range members {
 		select {
 		case a := <-done:
 			r.takeBroadcast(p, a)
 		case <-ctx.Done():
-			p.ambiguous = true
-			r.giveUpBroadcast(p)
+			r.leaveBroadcast(p)
 		}
 		if p.settled {
-			break
+			return
 		}
 	}
-	if !p.settled {
-		r.giveUpBroadcast(p)
+	r.giveUpBroadcast(p)
+}
+
+// endBroadcast passes the ends of the sends on, and settles them when all have
+// ended: a failure counts against its backend when another one answered.
+func (g *Group) endBroadcast(ends <-chan *backend.Attempt, done chan<- *backend.Attempt) {
+	all := make([]*backend.Attempt, 0, cap(ends))
+	someAnswered := false
+	for range cap(ends) {
+		a := <-ends
+		result := &a.Results[0]
+		g.opts.Metrics.multicallEnds.WithLabelValues(g.opts.Name, a.Backend.Name(), howEnded(result)).Inc()
+		someAnswered = someAnswered || result.Err == nil && !result.Outcome.Sick && result.Outcome.Hold == classify.None
+		all = append(all, a)
+		done <- a
 	}
-	for _, a := range begun {
-		a.Abandon() // which lets a send go on
+	for _, a := range all {
+		a.Settle(someAnswered && a.Results[0].Outcome.Sick)
 	}
 }
 
 // broadcastTo are the members that get a transaction: all that did not ask to be
 // left alone, in whatever state; all but those of another chain when none is left.
-func (g *Group) broadcastTo(calls []*jsonrpc.Call) []*Member {
-	c := g.candidates(calls, time.Now())
-	var to []*Member
-	for i, m := range c.members {
-		if c.standings[i].State != backend.Held && (!m.Strict() || m.TakeTokens(1)) {
+// One at its strict max_rps never gets it.
+func (r *run) broadcastTo(p *progress) []*Member {
+	now := time.Now()
+	c := r.g.candidates(r.calls(), now)
+	var to, held []*Member
+	for _, m := range c.members {
+		switch {
+		case m.HeldUntil().After(now):
+			held = append(held, m)
+		case r.mayBroadcast(p, m):
 			to = append(to, m)
 		}
 	}
 	if len(to) == 0 {
-		to = slices.Clone(c.members)
+		for _, m := range held {
+			if r.mayBroadcast(p, m) {
+				to = append(to, m)
+			}
+		}
 	}
 	return to
 }
+
+// mayBroadcast takes a token of m's max_rps, without which only a strict limit is
+// in the way.
+func (r *run) mayBroadcast(p *progress, m *Member) bool {
+	taken := m.TakeTokens(1)
+	p.limited = p.limited || !taken && m.Strict()
+	return taken || !m.Strict()
+}
+
+// Ranks of errors that speak of the transaction: before those of answerRank.
+const (
+	rankTheSame = -3 + iota // it is there already
+	rankNonce               // it, or another one with its nonce, is
+	rankRefused
+)
 
 // takeBroadcast decides what one member's answer means for the call: a hash is
 // the answer, and so is "already known" where the hash can be computed. Errors
@@ -122,13 +171,21 @@ func (r *run) takeBroadcast(p *progress, a *backend.Attempt) {
 			r.settle(p, &jsonrpc.Answer{Result: []byte(`"` + hash + `"`), Backend: result.Answer.Backend, Group: result.Answer.Group})
 			return
 		}
-		p.best, p.bestRank, p.bestKnows = result.Answer, -1, true
+		p.best, p.bestRank, p.bestKnows = result.Answer, rankTheSame, true
 	default:
-		if rank := answerRank(o); p.best == nil || rank < p.bestRank {
-			p.best, p.bestRank = result.Answer, rank
+		rank := answerRank(o)
+		switch {
+		case o.Class == knownTransaction:
+			rank = rankNonce
+		case o.Elsewhere == classify.No:
+			rank = rankRefused
+		}
+		if p.best == nil || rank < p.bestRank {
+			p.best, p.bestRank, p.answered = result.Answer, rank, a.Backend
 			p.bestKnows = !o.NothingRan && !o.Sick && o.Hold == classify.None
 		}
-		if !r.g.opts.RPCErrorCheck && o.Elsewhere == classify.No {
+		// A nonce that is used up may be the echo of a send whose end is unknown.
+		if !r.g.opts.RPCErrorCheck && o.Elsewhere == classify.No && !(p.ambiguous && rank == rankNonce) {
 			r.settle(p, result.Answer)
 		}
 	}
@@ -145,15 +202,31 @@ func isAlreadyKnown(a *jsonrpc.Answer) bool {
 	return !strings.Contains(text, "nonce") && (strings.Contains(text, "already") || strings.Contains(text, "known"))
 }
 
-// giveUpBroadcast answers with the best error.
+// giveUpBroadcast answers with the best error when all members have failed.
 func (r *run) giveUpBroadcast(p *progress) {
 	switch {
-	case p.best != nil:
-		r.settleBest(p)
-	case r.ctx.Err() != nil:
+	case p.best == nil:
+		r.fail(p, r.failure(p))
+	case p.ambiguous && p.bestRank == rankNonce:
+		r.lookUp(r.ctx, p, p.answered, p.best)
+	case p.ambiguous && r.g.opts.RPCErrorCheck && p.bestRank != rankTheSame: // who did not answer may have accepted it
 		r.fail(p, r.orUnknown(p, r.timedOut(p)))
 	default:
-		r.fail(p, r.failure(p))
+		r.settleBest(p)
+	}
+}
+
+// leaveBroadcast answers when the time of the call is over, or its client has
+// left, while members have not answered: one of them may accept the transaction.
+func (r *run) leaveBroadcast(p *progress) {
+	p.ambiguous = true
+	switch {
+	case !errors.Is(context.Cause(r.ctx), context.DeadlineExceeded) && !errors.Is(r.ctx.Err(), context.DeadlineExceeded):
+		r.fail(p, context.Cause(r.ctx))
+	case p.best != nil && p.bestRank == rankTheSame:
+		r.settle(p, p.best)
+	default:
+		r.fail(p, r.orUnknown(p, ErrTimeout))
 	}
 }
 
@@ -166,14 +239,4 @@ func howEnded(r *backend.Result) string {
 		return r.Outcome.Class
 	}
 	return "nil"
-}
-
-// recovered turns a panic into an error for the calls that it left open.
-func (g *Group) recovered(calls []*jsonrpc.Call) {
-	if p := recover(); p != nil {
-		g.opts.Log.Error("panic in a backend group", "backend_group", g.opts.Name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-		for _, c := range jsonrpc.Pending(calls) {
-			c.Err = errPanic
-		}
-	}
 }

@@ -15,7 +15,8 @@ type Ask struct {
 	Label string
 	// Reads is true when all calls are reads.
 	Reads bool
-	// Peek is true when nobody will be asked: the strategy must not count it.
+	// Peek is true when nobody will be asked, or others are asked before: the
+	// strategy must not count it.
 	Peek bool
 }
 
@@ -137,7 +138,7 @@ func (g *Group) arrange(c *candidates, calls []*jsonrpc.Call, ask Ask) []*Member
 			to++
 		}
 		g.strategy.Arrange(order[from:to], ask)
-		from = to
+		from, ask.Peek = to, true // only the first ones take a turn
 	}
 	return g.capPublic(order)
 }
@@ -180,11 +181,11 @@ func supports(m *Member, calls []*jsonrpc.Call) bool {
 // those for which may is true: one that lags, a silent one, the one whose hold-off
 // or time out of service ends first, one that a check found unfit. It returns nil
 // when there is none.
-func (c *candidates) leastBad(may func(*Member, backend.Standing) bool) *Member {
+func (c *candidates) leastBad(may func(*Member) bool) *Member {
 	var best *Member
 	var bestIs backend.Standing
 	for i, m := range c.members {
-		if s := c.standings[i]; (may == nil || may(m, s)) && (best == nil || lessBad(s, bestIs)) {
+		if s := c.standings[i]; (may == nil || may(m)) && (best == nil || lessBad(s, bestIs)) {
 			best, bestIs = m, s
 		}
 	}
@@ -242,7 +243,7 @@ func (g *Group) explain(order []*Member, calls []*jsonrpc.Call) []Place {
 		case i < 0:
 			p.Skipped = "no archive"
 		case p.State <= backend.Trial:
-			p.Skipped = "changed meanwhile"
+			p.Skipped = p.State.String() // its turn had not come
 		default:
 			p.Skipped = reason(m, c.standings[i], now)
 		}

@@ -68,10 +68,18 @@ func (r *run) lastResort() *Member {
 		return nil
 	}
 	r.resorted = true
-	c := r.g.candidates(r.calls(), time.Now())
-	return c.leastBad(func(m *Member, s backend.Standing) bool {
-		return !slices.Contains(r.asked, m) && (s.State != backend.Held || r.attempts == 0) && (!m.Strict() || m.TakeTokens(len(r.open)))
-	})
+	now := time.Now()
+	c := r.g.candidates(r.calls(), now)
+	tried := slices.Clone(r.asked)
+	for {
+		m := c.leastBad(func(m *Member) bool {
+			return !slices.Contains(tried, m) && (r.attempts == 0 || !m.HeldUntil().After(now))
+		})
+		if m == nil || !m.Strict() || m.TakeTokens(len(r.open)) {
+			return m
+		}
+		tried = append(tried, m)
+	}
 }
 
 // calls are the calls without a verdict.

@@ -65,24 +65,14 @@ func newRanked(o Options) Strategy {
 	return r
 }
 
-func setDefault[T comparable](v *T, otherwise T) {
-	var none T
-	if *v == none {
-		*v = otherwise
-	}
-}
-
-func (r *ranked) Arrange(members []*Member, ask Ask) {
-	if !ask.Peek {
-		r.called()
-	}
+func (r *ranked) Arrange(members []*Member, _ Ask) {
 	if places := r.places.Load(); places != nil {
 		slices.SortStableFunc(members, func(a, b *Member) int { return (*places)[a.index] - (*places)[b.index] })
 	}
 }
 
-// called notes that the group has calls, and wakes the pings.
-func (r *ranked) called() {
+// asked notes that the group has calls, whoever gets them, and wakes the pings.
+func (r *ranked) asked(*Member, int) {
 	r.used.Store(time.Now().UnixNano())
 	if r.paused.Load() {
 		select {
@@ -109,8 +99,12 @@ func (r *ranked) start() {
 			case <-ctx.Done():
 				return
 			}
-			if !r.awake(ctx) {
+			paused, ok := r.awake(ctx)
+			if !ok {
 				return
+			}
+			if paused {
+				t.Reset(r.rank.Interval) // which has run on
 			}
 		}
 	})
@@ -123,23 +117,23 @@ func (r *ranked) close() {
 	}
 }
 
-// awake waits while the group has no calls. It returns false when the strategy
-// is closed.
-func (r *ranked) awake(ctx context.Context) bool {
+// awake waits while the group has no calls, and reports whether it did; ok is
+// false when the strategy is closed.
+func (r *ranked) awake(ctx context.Context) (paused, ok bool) {
 	idle := max(leastIdle, 3*r.rank.Interval)
 	if time.Since(time.Unix(0, r.used.Load())) < idle {
-		return true
+		return false, true
 	}
 	r.paused.Store(true)
 	defer r.paused.Store(false)
 	if time.Since(time.Unix(0, r.used.Load())) < idle {
-		return true // a call has come that did not see the pause
+		return false, true // a call has come that did not see the pause
 	}
 	select {
 	case <-r.wake:
-		return true
+		return true, true
 	case <-ctx.Done():
-		return false
+		return true, false
 	}
 }
 
@@ -212,9 +206,9 @@ func (r *ranked) scores() []float64 {
 	for i, samples := range r.samples {
 		for _, s := range samples {
 			means[i] += float64(s.took)
+			slowest = max(slowest, float64(s.took))
 		}
 		means[i] /= float64(max(1, len(samples)))
-		slowest = max(slowest, means[i])
 	}
 	scores := make([]float64, len(r.samples))
 	for i, samples := range r.samples {

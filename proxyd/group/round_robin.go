@@ -1,39 +1,41 @@
 package group
 
 import (
+	"cmp"
 	"slices"
 	"sync"
-	"sync/atomic"
 )
 
-// roundRobin asks the members in turn. With weighted routing a member has as many
+// roundRobin asks the members in turn: first the one that was first the longest
+// time ago, so that turns stay even whoever else may be asked. With weighted routing a member has as many
 // turns as its weight, spread evenly (nginx's smooth weighted round robin).
 type roundRobin struct {
-	next     atomic.Uint64
 	weighted bool
 
 	mu      sync.Mutex
-	current map[*Member]int // credit of each member
+	turn    uint64             // the last one
+	last    map[*Member]uint64 // turn of each member
+	current map[*Member]int    // credit of each member
 }
 
 func newRoundRobin(o Options) Strategy {
-	return &roundRobin{weighted: o.Weighted, current: make(map[*Member]int)}
+	return &roundRobin{weighted: o.Weighted, last: make(map[*Member]uint64), current: make(map[*Member]int)}
 }
 
 func (r *roundRobin) Arrange(members []*Member, ask Ask) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if !r.weighted {
-		next := r.next.Load()
+		slices.SortStableFunc(members, func(a, b *Member) int { return cmp.Compare(r.last[a], r.last[b]) })
 		if !ask.Peek {
-			next = r.next.Add(1) - 1
+			r.turn++
+			r.last[members[0]] = r.turn
 		}
-		rotate(members, int(next%uint64(len(members))))
 		return
 	}
 	if ask.Peek {
 		return // whose turn it is, is only known by taking it
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	total := 0
 	first := members[0]
 	for _, m := range members {

@@ -29,7 +29,8 @@ type run struct {
 	resorted  bool   // the last resort was tried
 	begun     uint64 // the strategy's preference at the beginning
 	hedges    int
-	slow      *time.Timer // fires when the first attempt is slow; nil without hedging
+	slow      *time.Timer // fires when the newest attempt but hedges is slow; nil without hedging
+	outrun    bool        // a hedge answered
 
 	ready  *backend.Attempt      // it ended in this goroutine
 	done   chan *backend.Attempt // nil until an attempt has a goroutine
@@ -57,6 +58,7 @@ type asking struct {
 	begun  time.Time
 	moved  bool // its overdue calls were asked elsewhere
 	hedge  bool // it runs beside another that is only slow
+	won    bool // it is a hedge that answered
 }
 
 // progress is what is known of one call.
@@ -102,7 +104,7 @@ func (g *Group) run(ctx context.Context, calls []*jsonrpc.Call) {
 		r.begun = g.prefers.begin()
 	}
 	if g.retryBudget != nil || g.opts.Hedge != nil {
-		g.hedgeBudget.called(time.Now())
+		g.hedgeBudget.called(len(calls), time.Now())
 	}
 	r.order, r.desperate = g.order(calls)
 	if g.opts.Log.Enabled(ctx, slog.LevelDebug) {
@@ -123,10 +125,8 @@ func (g *Group) run(ctx context.Context, calls []*jsonrpc.Call) {
 			r.launchBeside(ctx)
 			continue
 		case attemptSlow:
-			if m, trial := r.hedge(); m != nil {
-				r.begin(ctx, m, trial, true)
-			}
-			if r.hedges > 0 && r.hedges < g.opts.Hedge.MaxExtra {
+			if m := r.hedge(); m != nil {
+				r.begin(ctx, m, false, true)
 				r.slow.Reset(g.hedgeDelay(r.ask.Label, time.Now()))
 			}
 			continue
@@ -268,19 +268,21 @@ func (r *run) begin(ctx context.Context, m *Member, trial, hedge bool) {
 	if most := r.g.opts.TryTimeout; most > 0 {
 		try.Timeout = min(try.Timeout, most)
 	}
-	switch {
-	case r.attempts == 1 && r.g.hedgeable(r.open):
+	if r.attempts == 1 && r.g.hedgeable(r.open) {
 		r.ask = askOf(calls)
 		r.slow = time.NewTimer(r.g.hedgeDelay(r.ask.Label, a.begun))
-		a.Attempt = m.Begin(calls, try, r.results())
-	case len(r.flying) == 0:
+	} else if r.slow != nil && !hedge {
+		r.slow.Reset(r.g.hedgeDelay(r.ask.Label, a.begun))
+	}
+	switch {
+	case r.slow == nil && len(r.flying) == 0:
 		var ended bool
 		if a.Attempt, ended = m.Ask(ctx, calls, try); ended {
 			r.ready = a.Attempt
 		} else {
 			a.Go(r.results())
 		}
-	default: // this goroutine has another attempt to listen to
+	default: // this goroutine has more to listen to
 		a.Attempt = m.Begin(calls, try, r.results())
 	}
 	r.flying = append(r.flying, a)
@@ -321,7 +323,7 @@ func (r *run) nextRound(ctx context.Context) bool {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
 		return false // what is known now will be known then
 	}
-	if r.g.retryBudget != nil && !r.g.retryBudget.take(time.Now()) {
+	if r.g.retryBudget != nil && !r.g.retryBudget.take(len(r.open), time.Now()) {
 		r.g.counts.spentRetries.Inc()
 		return false
 	}
@@ -357,8 +359,8 @@ func (r *run) end() {
 	}
 	now := time.Now()
 	for _, a := range r.flying {
-		if r.slow != nil && !a.hedge && r.hedges > 0 && r.ctx.Err() == nil {
-			r.outrun(a, now)
+		if !a.hedge && r.outrun {
+			r.wasOutrun(a, now)
 		}
 		a.Abandon()
 	}
@@ -382,8 +384,8 @@ func (r *run) end() {
 	}
 }
 
-// outrun notes that a hedge answered before a: it would have taken longer still.
-func (r *run) outrun(a *asking, now time.Time) {
+// wasOutrun notes that a hedge answered before a: it would have taken longer still.
+func (r *run) wasOutrun(a *asking, now time.Time) {
 	took := now.Sub(a.begun)
 	r.g.latencies.get(r.ask.Label).add(took, now)
 	if r.g.outcomes != nil {

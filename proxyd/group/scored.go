@@ -4,7 +4,6 @@ import (
 	"math"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -16,7 +15,10 @@ const (
 	scoreEvery = time.Second
 	// scoreLeast is how many calls must be known for an error rate, and how
 	// many answers of a method for its latency.
-	scoreLeast    = 10
+	scoreLeast = 10
+	// scoreFew is the least that rates are shares of, so that one failure among
+	// the first few calls changes nothing.
+	scoreFew      = 30
 	scoreQuantile = 0.7
 	errorWeight   = 4.0 // of an error rate of 1
 	limitWeight   = 4.0 // of a share of rate limited calls of 1
@@ -27,7 +29,7 @@ const (
 	slowerWeight = 1.0
 	slowerMost   = 4.0
 	lagWeight    = 0.125 // of a block behind, at most one for all
-	costWeight   = 0.3   // of the dearest member's cost
+	costWeight   = 0.5   // of the dearest member's cost, above the cheapest's
 	// The first one stays first until another is better by this ratio, and for
 	// at least so long.
 	scoreBetter = 1.3
@@ -44,7 +46,6 @@ const (
 type scored struct {
 	g        *Group
 	weighted bool
-	reads    atomic.Uint64
 
 	mu      sync.Mutex
 	counts  []outcomes            // by index
@@ -63,11 +64,23 @@ type tally struct{ answered, failed, limited, outrun float64 }
 // scorecard is the order of the members for one method.
 type scorecard struct {
 	made   time.Time
-	first  int       // index of the member in front
-	since  time.Time // it is there
+	fronts []front // by tier
 	scores []float64
 	known  []bool // enough is known of the method's latency
+	reads  int    // of the method
 	turn   int    // who gets the next read of the trickle
+}
+
+// front is who comes first of a tier.
+type front struct {
+	tier  int
+	first int       // its index
+	since time.Time // it is first
+}
+
+func (c *scorecard) first(tier int) int {
+	i := slices.IndexFunc(c.fronts, func(f front) bool { return f.tier == tier })
+	return c.fronts[i].first
 }
 
 func newScored(o Options) Strategy {
@@ -86,11 +99,12 @@ func (s *scored) Arrange(members []*Member, ask Ask) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	card := s.card(ask.Label, now)
+	first := card.first(members[0].Tier)
 	slices.SortStableFunc(members, func(a, b *Member) int {
 		switch x, y := card.scores[a.index], card.scores[b.index]; {
-		case a.index == card.first:
+		case a.index == first:
 			return -1
-		case b.index == card.first:
+		case b.index == first:
 			return 1
 		case x > y:
 			return -1
@@ -102,13 +116,13 @@ func (s *scored) Arrange(members []*Member, ask Ask) {
 	if !ask.Reads || ask.Peek {
 		return
 	}
-	every := uint64(trickle)
+	every := trickle
 	for _, m := range members[1:] {
 		if !card.known[m.index] {
 			every = trickleUnknown
 		}
 	}
-	if s.reads.Add(1)%every != 0 {
+	if card.reads++; card.reads%every != 0 {
 		return
 	}
 	card.turn++
@@ -134,25 +148,35 @@ func (s *scored) card(label string, now time.Time) *scorecard {
 	}
 	card.made = now
 	card.scores, card.known = s.scores(label, now)
-	best := 0
-	for i, score := range card.scores {
-		if score > card.scores[best] {
-			best = i
+	for _, m := range s.g.members { // whose first of each tier is the first of the list
+		if !slices.ContainsFunc(card.fronts, func(f front) bool { return f.tier == m.Tier }) {
+			card.fronts = append(card.fronts, front{tier: m.Tier, first: m.index})
 		}
 	}
-	switch {
-	case best == card.first:
-	case card.scores[best] < scoreBetter*card.scores[card.first]:
-	case now.Sub(card.since) < scoreStay:
-	default:
-		s.g.opts.Log.Info("backend scored first", "backend_group", s.g.opts.Name, "method", label, "backend", s.g.members[best].Name(),
-			"score", card.scores[best], "before", s.g.members[card.first].Name(), "its_score", card.scores[card.first])
-		card.first, card.since = best, now
+	for i := range card.fronts {
+		s.choose(label, card, &card.fronts[i], now)
 	}
 	for i, m := range s.g.opts.Members {
 		s.g.opts.Metrics.score(s.g.opts.Name, m.Name(), label, card.scores[i])
 	}
 	return card
+}
+
+// choose says who comes first of a tier: whoever does, until another is better by
+// scoreBetter.
+func (s *scored) choose(label string, card *scorecard, f *front, now time.Time) {
+	members, best := s.g.opts.Members, f.first
+	for i, m := range members {
+		if m.Tier == f.tier && card.scores[i] > card.scores[best] {
+			best = i
+		}
+	}
+	if best == f.first || card.scores[best] < scoreBetter*card.scores[f.first] || now.Sub(f.since) < scoreStay {
+		return
+	}
+	s.g.opts.Log.Info("backend scored first", "backend_group", s.g.opts.Name, "method", label, "backend", members[best].Name(),
+		"score", card.scores[best], "before", members[f.first].Name(), "its_score", card.scores[f.first])
+	f.first, f.since = best, now
 }
 
 // scores computes the members' scores for a method, by index.
@@ -161,7 +185,7 @@ func (s *scored) scores(label string, now time.Time) (scores []float64, known []
 	n := len(members)
 	scores, known = make([]float64, n), make([]bool, n)
 	latency := make([]time.Duration, n)
-	fastest, dearest := time.Duration(math.MaxInt64), 0.0
+	fastest, dearest, cheapest := time.Duration(math.MaxInt64), 0.0, math.MaxFloat64
 	for i, m := range members {
 		if sketches := s.latency[label]; sketches != nil && sketches[i] != nil {
 			d, samples := sketches[i].quantile(scoreQuantile, now)
@@ -170,20 +194,21 @@ func (s *scored) scores(label string, now time.Time) (scores []float64, known []
 				fastest = min(fastest, d)
 			}
 		}
-		dearest = max(dearest, m.Cost)
+		dearest, cheapest = max(dearest, m.Cost), min(cheapest, m.Cost)
 	}
 	for i, m := range members {
 		penalty := 0.0
 		if t, calls := s.counts[i].rates(now); calls >= scoreLeast {
 			penalty += errorWeight*t.failed + limitWeight*t.limited + outrunWeight*t.outrun
+			known[i] = known[i] || t.failed+t.limited > 0.5 // no latency will be known of it
 		}
-		if known[i] { // one of which too little is known is taken for as fast as any
+		if latency[i] > 0 { // one of which too little is known is taken for as fast as any
 			penalty += slowWeight * (latency[i] - fastest).Seconds()
 			penalty += slowerWeight * min(1, (float64(latency[i])/float64(max(fastest, time.Microsecond))-1)/slowerMost)
 		}
 		penalty += min(1, lagWeight*float64(s.g.lag(m, now)))
 		if dearest > 0 {
-			penalty += costWeight * m.Cost / dearest
+			penalty += costWeight * (m.Cost - cheapest) / dearest
 		}
 		scores[i] = 1 / (1 + penalty) * m.share(s.weighted)
 	}
@@ -206,7 +231,7 @@ func (s *scored) ended(m *Member, e ending) {
 		o.now.outrun++
 	}
 	var x *sketch
-	if e.how == wasAnswered {
+	if e.how == wasAnswered || e.how == wasOutrun { // which took at least so long
 		if s.latency[e.label] == nil {
 			s.latency[e.label] = make([]*sketch, len(s.counts))
 		}
@@ -225,12 +250,12 @@ func (o *outcomes) turn(now time.Time) {
 	switch age := now.Sub(o.turned); {
 	case age < scoreWindow/2:
 		return
-	case age < scoreWindow:
-		o.old = o.now
+	case age < scoreWindow: // the younger one began when it was due, not now
+		o.old, o.turned = o.now, o.turned.Add(scoreWindow/2)
 	default:
-		o.old = tally{}
+		o.old, o.turned = tally{}, now
 	}
-	o.now, o.turned = tally{}, now
+	o.now = tally{}
 }
 
 // rates returns the shares of what became of the calls, and how many there were.
@@ -238,8 +263,7 @@ func (o *outcomes) rates(now time.Time) (t tally, calls float64) {
 	o.turn(now)
 	a, b := o.now, o.old
 	t = tally{a.answered + b.answered, a.failed + b.failed, a.limited + b.limited, a.outrun + b.outrun}
-	if calls = t.answered + t.failed + t.limited + t.outrun; calls == 0 {
-		return t, 0
-	}
-	return tally{t.answered / calls, t.failed / calls, t.limited / calls, t.outrun / calls}, calls
+	calls = t.answered + t.failed + t.limited + t.outrun
+	of := max(calls, scoreFew)
+	return tally{t.answered / of, t.failed / of, t.limited / of, t.outrun / of}, calls
 }

@@ -48,12 +48,12 @@ func (s *sketch) turn(at time.Time) {
 	switch age := at.Sub(s.turned); {
 	case age < s.half:
 		return
-	case age < 2*s.half:
-		s.old = s.now
+	case age < 2*s.half: // the younger one began when it was due, not now
+		s.old, s.turned = s.now, s.turned.Add(s.half)
 	default:
-		s.old = generation{}
+		s.old, s.turned = generation{}, at
 	}
-	s.now, s.turned = generation{}, at
+	s.now = generation{}
 }
 
 // quantile returns the duration that the share q of all is not over, and how many

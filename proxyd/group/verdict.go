@@ -23,7 +23,7 @@ func (r *run) take(ctx context.Context, done *backend.Attempt) {
 		switch {
 		case p.settled:
 		case r.loses(p, a, i):
-			p.spare = &spare{a, i}
+			p.keep(a, i)
 		default:
 			r.takeResult(ctx, p, a, &a.Results[i])
 		}
@@ -41,13 +41,13 @@ func (r *run) takeResult(ctx context.Context, p *progress, a *asking, result *ba
 		r.takeFailure(p, result)
 	case result.Answer.Error == nil:
 		a.Keep()
-		r.answeredBy(p, a)
+		r.answeredBy(p, a, o)
 		r.settle(p, result.Answer)
 	case class == jsonrpc.SignedSend && (p.ambiguous || p.doubtful) && o.Class == knownTransaction:
-		p.answered = a.Backend
+		r.answeredBy(p, a, o)
 		r.lookUp(ctx, p, a.Backend, result.Answer)
-	case o.Elsewhere == classify.No || r.g.final(result):
-		r.answeredBy(p, a)
+	case o.Elsewhere == classify.No || r.g.final(p.call, result) && !p.hides(o):
+		r.answeredBy(p, a, o)
 		r.settle(p, result.Answer)
 	default:
 		if !o.Sick && o.Hold == classify.None {
@@ -98,15 +98,29 @@ func (r *run) tell(a *asking) {
 }
 
 // answeredBy notes who answered a call.
-func (r *run) answeredBy(p *progress, a *asking) {
+func (r *run) answeredBy(p *progress, a *asking, o classify.Outcome) {
 	p.answered = a.Backend
-	if a.hedge {
+	if a.hedge && !a.won {
+		a.won, r.outrun = true, true
 		r.g.counts.hedgesWon.Inc()
 	}
-	if r.g.prefers != nil && r.g.prefers.answered(r.begun, a.member) {
-		r.g.opts.Log.Info("preferred backend changed", "backend_group", r.g.opts.Name, "backend", a.member.Name())
-		r.g.notePreferred(a.member)
+	if r.g.prefers == nil {
+		return
 	}
+	prefer := r.g.prefers.answered
+	if o.Sick {
+		prefer = r.g.prefers.passOn
+	}
+	if prefer(r.begun, a.member) {
+		r.g.notePreferred()
+		r.g.opts.Log.Info("preferred backend changed", "backend_group", r.g.opts.Name, "backend", r.g.opts.Members[r.g.prefers.prefers()].Name())
+	}
+}
+
+// hides reports whether an error that says nothing about the call would hide that
+// an earlier attempt may have done what it asks for.
+func (p *progress) hides(o classify.Outcome) bool {
+	return p.ambiguous && (o.NothingRan || o.Sick || o.Hold != classify.None)
 }
 
 // settleBest answers with the best JSON-RPC error, unless it would hide that
@@ -124,6 +138,10 @@ func (r *run) takeFailure(p *progress, result *backend.Result) {
 	class := p.call.Row.Class
 	mayHaveRun := class != jsonrpc.Read && !result.Outcome.NothingRan
 	p.ambiguous = p.ambiguous || mayHaveRun
+	// What only a second attempt ran into is no reason to give up the first.
+	if beside := r.asks(p); beside && (e.Kind == backend.Overloaded || e.Kind == backend.TooLarge) {
+		return
+	}
 	switch e.Kind {
 	case backend.Overloaded:
 		r.fail(p, r.orUnknown(p, backend.ErrOverloaded))
@@ -141,7 +159,7 @@ func (r *run) takeFailure(p *progress, result *backend.Result) {
 	switch {
 	case class == jsonrpc.Other && mayHaveRun:
 		r.fail(p, r.failure(p))
-	case p.best != nil && e.Kind != backend.Canceled && !mayHaveRun: // this was the one other backend that was asked
+	case p.best != nil && e.Kind != backend.Canceled && !mayHaveRun && !r.asks(p): // this was the one other backend that was asked
 		r.settleBest(p)
 	}
 }
@@ -216,9 +234,9 @@ func (r *run) failure(p *progress) error {
 // allFailed is the error of a sticky group.
 func (r *run) allFailed(p *progress) error {
 	e := &AllFailed{cause: r.unserviceable(p), TimedOut: p.timeouts == len(p.failures)}
-	for _, f := range p.failures {
+	for i, f := range p.failures {
 		var of *backend.Error
-		if errors.As(f, &of) {
+		if errors.As(f, &of) && !slices.ContainsFunc(p.failures[i+1:], isOf(of.Backend)) {
 			e.Endpoints = append(e.Endpoints, of.Backend+": "+of.Short())
 		}
 	}
@@ -234,21 +252,20 @@ func (r *run) allFailed(p *progress) error {
 // how the others are.
 func (r *run) unserviceable(p *progress) *Unserviceable {
 	reasons := slices.Clone(p.failures)
-	for _, m := range r.g.opts.Members {
-		if !slices.Contains(r.asked, m) {
-			reasons = append(reasons, fmt.Errorf("backend %s: not asked: %s", m.Name(), r.g.whyNot(m, p.call)))
+	for _, place := range r.g.explain(r.asked, []*jsonrpc.Call{p.call}) {
+		if !slices.Contains(r.asked, place.Member) {
+			reasons = append(reasons, fmt.Errorf("backend %s: not asked: %s", place.Member.Name(), place.Skipped))
 		}
 	}
 	return &Unserviceable{Group: r.g.opts.Name, Reasons: reasons, RetryAfter: r.g.retryAfter()}
 }
 
-// whyNot says why a member was not asked.
-func (g *Group) whyNot(m *Member, c *jsonrpc.Call) string {
-	s := m.Standing()
-	if wantsArchive([]*jsonrpc.Call{c}) && !m.Archive {
-		return "no archive"
+// isOf tells the failures of one backend.
+func isOf(name string) func(error) bool {
+	return func(err error) bool {
+		var of *backend.Error
+		return errors.As(err, &of) && of.Backend == name
 	}
-	return reason(m, s, time.Now())
 }
 
 // timedOut is ErrTimeout with the same.
