@@ -124,7 +124,7 @@ func TestEachPathIsServedByItsChain(t *testing.T) {
 		{"GET", "/unknown", 405, ""},
 		{"POST", "/base/key/more", 404, pageNotFound},
 		{"POST", "/base/key/", 404, pageNotFound},
-		{"POST", "/unknown/key", 404, pageNotFound},
+		{"POST", "/unknown/key", 404, `{"jsonrpc":"2.0","error":{"code":-32600,"message":"no such chain"},"id":null}` + "\n"},
 		{"POST", "//base", 301, ""},
 		{"POST", "/base//key", 301, ""},
 		{"GET", "/healthz", 200, "OK"},

@@ -88,9 +88,7 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request, ch *chain) {
 		calls[0].Err = nil // the incumbent does not validate it
 		calls[0].Answer = &jsonrpc.Answer{Result: []byte(`"OK"`), Backend: "proxyd"}
 	} else {
-		if s.checked(ctx, calls) {
-			ch.serveCalls(ctx, calls)
-		}
+		ch.serveCalls(ctx, calls)
 		streams := calls[0].Answer != nil && calls[0].Answer.Stream != nil && s.admit(calls[0])
 		if streams {
 			defer s.streams.leave(client)
@@ -160,27 +158,6 @@ func pathKey(r *http.Request) string {
 		return decoded
 	}
 	return key
-}
-
-// checked waits until the backends have been checked for the first time. It gives
-// the calls an error and returns false when their time is over before that.
-func (s *Server) checked(ctx context.Context, calls []*jsonrpc.Call) bool {
-	for _, checked := range s.opts.Checked {
-		select {
-		case <-checked:
-			continue
-		default:
-		}
-		select {
-		case <-checked:
-		case <-ctx.Done():
-			for _, c := range jsonrpc.Pending(calls) {
-				c.Err = context.Cause(ctx)
-			}
-			return false
-		}
-	}
-	return true
 }
 
 // serveCalls routes the calls and has them answered, those of one target

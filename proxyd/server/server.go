@@ -15,6 +15,8 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/rs/cors"
+
+	"gateway.internal/proxyd/jsonrpc"
 )
 
 // Options configures a Server. Zero values mean the stated default.
@@ -28,10 +30,6 @@ type Options struct {
 	// Ready reports whether calls can be served, with a text for each group;
 	// strict asks for every group. Required.
 	Ready func(strict bool) (ok bool, groups []GroupStatus)
-
-	// Checked are closed when the backends have been checked for the first time:
-	// until then calls wait. None means that nothing is waited for.
-	Checked []<-chan struct{}
 
 	// Keys are the keys that clients may show, with their aliases; none means
 	// that no key is needed. APIKeys free a client from limits.
@@ -167,7 +165,7 @@ func New(o Options) *Server {
 	r.Get("/health", s.healthz)
 	r.Get("/readyz", s.readyz)
 	r.Get("/ready", s.readyz)
-	r.NotFound(notFound)
+	r.NotFound(s.notFound)
 	s.handler = r
 	if len(o.CORS.Origins) == 0 {
 		return s // the library takes none for all
@@ -181,12 +179,18 @@ func New(o Options) *Server {
 }
 
 // notFound sends a path with empty segments to the one without, as the
-// incumbent's router.
-func notFound(w http.ResponseWriter, r *http.Request) {
+// incumbent's router. Beside chains a call whose path begins otherwise is told
+// that there is no such chain.
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	if strings.Contains(r.URL.Path, "//") {
 		to := url.URL{Path: collapsed(r.URL.Path), RawQuery: r.URL.RawQuery}
 		w.Header().Set("Location", to.String())
 		w.WriteHeader(http.StatusMovedPermanently)
+		return
+	}
+	first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if _, ok := s.opts.Chains[first]; !ok && r.Method == http.MethodPost && len(s.opts.Chains) > 0 {
+		s.refuse(w, s.top, &jsonrpc.Client{Source: "http"}, errUnknownChain)
 		return
 	}
 	http.NotFound(w, r)
