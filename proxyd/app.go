@@ -85,7 +85,7 @@ func New(c *config.Config, o Options) (*App, error) {
 // Start listens and serves. When it fails, everything that was started is taken
 // down again.
 func (a *App) Start() error {
-	a.onStop("graph", func(context.Context) error { a.graph.close(); return nil })
+	a.onStop("graph", func(ctx context.Context) error { a.graph.close(ctx); return nil })
 	a.graph.start()
 	if err := a.listen(); err != nil {
 		return errors.Join(err, a.Stop(context.Background()))

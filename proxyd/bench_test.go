@@ -119,7 +119,7 @@ ttl = "1ns" # kept, and gone before it is asked for again
 [rate_limit]
 base_rate = 1000000000
 base_interval = "1s"`, upstream(t), upstream(t)), func(o *Options) { o.Log = nil })
-	t.Cleanup(g.graph.close)
+	t.Cleanup(func() { g.graph.close(context.Background()) })
 	ctx, cancel := context.WithCancel(context.Background()) // a server's can end
 	t.Cleanup(cancel)
 	a := &asker{front: g.graph.front, text: request(method, params), header: http.Header{}}

@@ -241,14 +241,8 @@ func (b *builder) front(routes map[string]*server.Routes, g *graph) (*server.Ser
 	for name := range b.c.Chains {
 		chains[name] = server.Chain{Routes: routes[name], Metrics: b.metrics[name].server}
 	}
-	var checked []<-chan struct{}
-	if b.c.Health != nil {
-		for _, p := range g.probers {
-			checked = append(checked, p.FirstRound())
-		}
-	}
 	return server.New(server.Options{
-		Routes: top, Chains: chains, Checked: checked, Ready: g.ready,
+		Routes: top, Chains: chains, Ready: g.ready,
 		Keys: b.c.Authentication, APIKeys: b.o.APIKeys, PublicAccess: c.PublicAccess,
 		AddressHeader: b.c.RateLimit.IPHeaderOverride, TrustedProxies: trusted,
 		MaxBody: c.MaxBodySizeBytes, MaxBatch: b.c.Batch.MaxSize, Timeout: c.Timeout.D(), Gzip: c.Gzip,

@@ -59,7 +59,7 @@ func (b *builder) backends(g *graph, chains map[string]config.Chain) error {
 			AllowedStatuses: c.AllowedStatusCodes, MaxRetries: retries, MaxRPS: c.MaxRPS, MaxRPSStrict: c.MaxRPSStrict,
 			OutAfter: d.OutOfServiceAfter, OutFor: d.OutOfService.D(), MaxErrorRate: d.MaxErrorRate, MaxLatency: d.MaxLatency.D(),
 			DegradedLatency: d.MaxDegradedLatency.D(), Account: accounts[c.Provider], Slots: slots, Classify: errorTable,
-			ChainID: cmp.Or(c.ChainID, chains[chain].ChainID), Recovery: recovery(c.RateLimitRecovery), ProbedRecovery: b.c.Health != nil,
+			ChainID: cmp.Or(c.ChainID, chains[chain].ChainID), Recovery: recovery(c.RateLimitRecovery), ProbedRecovery: b.c.Health != nil, Verify: b.verifies(),
 			Metrics: b.metrics[chain].backend, Log: b.chainLog(chain),
 		})
 		if err != nil {
@@ -113,4 +113,10 @@ func tlsConfig(c config.Backend) (*tls.Config, error) {
 		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, nil
+}
+
+// verifies reports whether health checks ask for chain ids regularly.
+func (b *builder) verifies() bool {
+	h := b.c.Health
+	return h != nil && h.Interval > 0 && slices.Contains(h.Checks, "eth_chainId")
 }

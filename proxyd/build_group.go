@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"gateway.internal/proxyd/classify"
@@ -29,10 +28,14 @@ func (b *builder) groups(g *graph, chain string, configured map[string]config.Gr
 		if config.Inactive(strategy) {
 			strategy = "" // the operator was told at the start
 		}
+		finals, err := final(c.FinalErrors)
+		if err != nil {
+			return nil, fmt.Errorf("backend_groups.%s.final_errors: %w", name, err)
+		}
 		o := group.Options{
 			Name: name, Members: members, Strategy: strategy, Weighted: c.WeightedRouting, MaxBatch: b.c.Server.MaxUpstreamBatchSize,
 			MaxAttempts: c.MaxAttempts, MaxRetries: c.RetryCount, RetryDelay: (*time.Duration)(c.RetryDelay),
-			TryTimeout: c.TryTimeout.D(), TotalTimeout: c.TotalTimeout.D(), Final: final(c.FinalErrors),
+			TryTimeout: c.TryTimeout.D(), TotalTimeout: c.TotalTimeout.D(), Final: finals,
 			MaxBlockLag: c.MaxBlockLag, FailBack: c.FailBack.D(), RPCErrorCheck: c.MulticallRPCErrorCheck,
 			Rank: group.Rank{
 				Interval: c.Rank.Interval.D(), Samples: c.Rank.SampleCount, Timeout: c.Rank.Timeout.D(), Method: c.Rank.PingMethod,
@@ -84,8 +87,8 @@ func (b *builder) member(name string, c config.Group) (*group.Member, error) {
 }
 
 // final tells apart what final_errors lists.
-func final(list []any) group.Final {
-	var f group.Final
+func final(list []any) (f group.Final, err error) {
+	var texts []string
 	for _, e := range list {
 		text := fmt.Sprint(e)
 		if code, err := strconv.ParseInt(text, 10, 64); err == nil {
@@ -93,8 +96,9 @@ func final(list []any) group.Final {
 		} else if slices.Contains(classify.Classes(), text) {
 			f.Classes = append(f.Classes, text)
 		} else {
-			f.Texts = append(f.Texts, strings.ToLower(text))
+			texts = append(texts, text)
 		}
 	}
-	return f
+	f.Texts, err = classify.NewTexts(texts)
+	return f, err
 }

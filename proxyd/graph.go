@@ -1,6 +1,7 @@
 package proxyd
 
 import (
+	"context"
 	"time"
 
 	"gateway.internal/proxyd/backend"
@@ -61,7 +62,7 @@ func (g *graph) start() {
 }
 
 // close ends what traffic and start have started. No call may come any more.
-func (g *graph) close() {
+func (g *graph) close(ctx context.Context) {
 	for _, p := range g.probers {
 		p.Stop()
 	}
@@ -69,7 +70,7 @@ func (g *graph) close() {
 		c.Close()
 	}
 	for _, gr := range g.groups {
-		gr.Close()
+		gr.Close(ctx)
 	}
 	for _, b := range g.backends {
 		b.Close()
