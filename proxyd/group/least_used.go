@@ -116,17 +116,17 @@ func (l *leastUsed) easeIn(members []*Member, now time.Time) {
 		}
 	}
 	wasThere := func(u *usage) bool { return !u.seen.IsZero() && latest.Sub(u.seen) < away }
-	least, any := 0.0, false
+	least, found := 0.0, false
 	for _, m := range members {
 		if u := l.of[m]; wasThere(u) {
-			if used := u.total / m.share(l.weighted); !any || used < least {
-				least, any = used, true
+			if used := u.total / m.share(l.weighted); !found || used < least {
+				least, found = used, true
 			}
 		}
 	}
 	for _, m := range members {
 		u := l.of[m]
-		if any && !wasThere(u) {
+		if found && !wasThere(u) {
 			if missing := least*m.share(l.weighted) - u.total; missing > 0 {
 				u.add(missing, now)
 			}
