@@ -57,9 +57,10 @@ func (g *Group) serveBroadcast(ctx context.Context, b broadcaster, calls []*json
 func (g *Group) broadcast(ctx context.Context, c *jsonrpc.Call) {
 	g.opts.Metrics.requests.Inc()
 	g.counts.calls.Inc()
-	r := &run{g: g, ctx: ctx, open: []*progress{{call: c}}}
-	p := r.open[0]
-	defer func() { g.countEnd(p) }()
+	all := []progress{{call: c}}
+	p := &all[0]
+	r := &run{g: g, ctx: ctx, open: []*progress{p}}
+	defer g.countEnds(all)
 	members := r.broadcastTo(p)
 	asked := *c // nobody else's: sends may outlive the call
 	asked.MayStream = false

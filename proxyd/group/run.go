@@ -379,9 +379,7 @@ func (r *run) end() {
 		}
 		a.Settle(blame)
 	}
-	for i := range r.all {
-		r.g.countEnd(&r.all[i])
-	}
+	r.g.countEnds(r.all)
 }
 
 // wasOutrun notes that a hedge answered before a: it would have taken longer still.
@@ -393,12 +391,19 @@ func (r *run) wasOutrun(a *asking, now time.Time) {
 	}
 }
 
-// countEnd counts what became of a call.
-func (g *Group) countEnd(p *progress) {
-	if p.call.Answer != nil {
-		g.counts.successes.Inc()
-	} else {
-		g.counts.failures.Inc()
+// countEnds counts what became of calls.
+func (g *Group) countEnds(all []progress) {
+	answered := 0
+	for i := range all {
+		if all[i].call.Answer != nil {
+			answered++
+		}
+	}
+	if answered > 0 {
+		g.counts.successes.Add(float64(answered))
+	}
+	if answered < len(all) {
+		g.counts.failures.Add(float64(len(all) - answered))
 	}
 }
 
