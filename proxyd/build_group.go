@@ -1,6 +1,7 @@
 package proxyd
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -53,7 +54,7 @@ func (b *builder) groups(g *graph, chain string, configured map[string]config.Gr
 			quantile, fixed := c.Hedge.Quantile()
 			o.Hedge = &group.Hedge{Quantile: quantile, Delay: fixed, Min: c.Hedge.Min.D(), Max: c.Hedge.Max.D(), MaxExtra: c.Hedge.MaxExtra}
 		}
-		if r := b.c.RetryBudget; r != nil {
+		if r := cmp.Or(c.RetryBudget, b.c.RetryBudget); r != nil {
 			o.Budget = &group.Budget{Ratio: r.Ratio, MinPerSecond: r.MinPerSecond}
 		}
 		gr, err := group.New(o)

@@ -58,7 +58,8 @@ type Health struct {
 	EphemeralHealthyThreshold int      `toml:"ephemeral_healthy_threshold"`
 }
 
-// RetryBudget is [retry_budget]. Each group has one of its own.
+// RetryBudget is [retry_budget], which holds for each group by itself, and
+// [backend_groups.NAME.retry_budget], which holds for one in its place.
 type RetryBudget struct {
 	Ratio        float64 `toml:"ratio"`
 	MinPerSecond float64 `toml:"min_per_second"`
@@ -223,40 +224,41 @@ type Recovery struct {
 
 // Group is one of [backend_groups.NAME].
 type Group struct {
-	Backends                          []string  `toml:"backends"`
-	RoutingStrategy                   string    `toml:"routing_strategy"`
-	ConsensusAware                    bool      `toml:"consensus_aware"`
-	WeightedRouting                   bool      `toml:"weighted_routing"`
-	Fallbacks                         []string  `toml:"fallbacks"`
-	MaxAttempts                       int       `toml:"max_attempts"`
-	RetryCount                        *int      `toml:"retry_count"`
-	RetryDelay                        *Duration `toml:"retry_delay"`
-	FinalErrors                       []any     `toml:"final_errors"`
-	TryTimeout                        Duration  `toml:"try_timeout"`
-	TotalTimeout                      Duration  `toml:"total_timeout"`
-	FailBack                          Duration  `toml:"fail_back"`
-	Rank                              Rank      `toml:"rank"`
-	PublicFirst                       bool      `toml:"public_first"`
-	PublicFirstAttempts               *int      `toml:"public_first_attempts"`
-	MaxBlockLag                       *uint64   `toml:"max_block_lag"`
-	ReferenceURL                      Secret    `toml:"reference_url"`
-	Hedge                             *Hedge    `toml:"hedge"`
-	MulticallRPCErrorCheck            bool      `toml:"multicall_rpc_error_check"`
-	MaxBlockRange                     uint64    `toml:"max_block_range"`
-	ConsensusMaxBlockRange            uint64    `toml:"consensus_max_block_range"`
-	ConsensusHandler                  string    `toml:"consensus_handler"`
-	ConsensusPollerInterval           Duration  `toml:"consensus_poller_interval"`
-	ConsensusBanPeriod                Duration  `toml:"consensus_ban_period"`
-	ConsensusMaxUpdateThreshold       Duration  `toml:"consensus_max_update_threshold"`
-	ConsensusMaxBlockLag              *uint64   `toml:"consensus_max_block_lag"`
-	ConsensusMinPeerCount             *int      `toml:"consensus_min_peer_count"`
-	ConsensusHA                       bool      `toml:"consensus_ha"`
-	ConsensusHAHeartbeatInterval      Duration  `toml:"consensus_ha_heartbeat_interval"`
-	ConsensusHALockPeriod             Duration  `toml:"consensus_ha_lock_period"`
-	ConsensusHARedis                  Redis     `toml:"consensus_ha_redis"`
-	ConsensusCLSyncThreshold          uint64    `toml:"consensus_cl_sync_threshold"`
-	ConsensusCLHeadL1MaxAge           Duration  `toml:"consensus_cl_head_l1_max_age"`
-	ConsensusCLOutputRootBanThreshold uint      `toml:"consensus_cl_output_root_ban_threshold"`
+	Backends                          []string     `toml:"backends"`
+	RoutingStrategy                   string       `toml:"routing_strategy"`
+	ConsensusAware                    bool         `toml:"consensus_aware"`
+	WeightedRouting                   bool         `toml:"weighted_routing"`
+	Fallbacks                         []string     `toml:"fallbacks"`
+	MaxAttempts                       int          `toml:"max_attempts"`
+	RetryCount                        *int         `toml:"retry_count"`
+	RetryDelay                        *Duration    `toml:"retry_delay"`
+	FinalErrors                       []any        `toml:"final_errors"`
+	TryTimeout                        Duration     `toml:"try_timeout"`
+	TotalTimeout                      Duration     `toml:"total_timeout"`
+	FailBack                          Duration     `toml:"fail_back"`
+	Rank                              Rank         `toml:"rank"`
+	PublicFirst                       bool         `toml:"public_first"`
+	PublicFirstAttempts               *int         `toml:"public_first_attempts"`
+	MaxBlockLag                       *uint64      `toml:"max_block_lag"`
+	ReferenceURL                      Secret       `toml:"reference_url"`
+	Hedge                             *Hedge       `toml:"hedge"`
+	RetryBudget                       *RetryBudget `toml:"retry_budget"`
+	MulticallRPCErrorCheck            bool         `toml:"multicall_rpc_error_check"`
+	MaxBlockRange                     uint64       `toml:"max_block_range"`
+	ConsensusMaxBlockRange            uint64       `toml:"consensus_max_block_range"`
+	ConsensusHandler                  string       `toml:"consensus_handler"`
+	ConsensusPollerInterval           Duration     `toml:"consensus_poller_interval"`
+	ConsensusBanPeriod                Duration     `toml:"consensus_ban_period"`
+	ConsensusMaxUpdateThreshold       Duration     `toml:"consensus_max_update_threshold"`
+	ConsensusMaxBlockLag              *uint64      `toml:"consensus_max_block_lag"`
+	ConsensusMinPeerCount             *int         `toml:"consensus_min_peer_count"`
+	ConsensusHA                       bool         `toml:"consensus_ha"`
+	ConsensusHAHeartbeatInterval      Duration     `toml:"consensus_ha_heartbeat_interval"`
+	ConsensusHALockPeriod             Duration     `toml:"consensus_ha_lock_period"`
+	ConsensusHARedis                  Redis        `toml:"consensus_ha_redis"`
+	ConsensusCLSyncThreshold          uint64       `toml:"consensus_cl_sync_threshold"`
+	ConsensusCLHeadL1MaxAge           Duration     `toml:"consensus_cl_head_l1_max_age"`
+	ConsensusCLOutputRootBanThreshold uint         `toml:"consensus_cl_output_root_ban_threshold"`
 }
 
 // Rank is [backend_groups.NAME.rank].

@@ -137,7 +137,7 @@ func TestExampleTellsTheDefaultsOfOptionalTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, got := range map[string]any{
-		"health": c.Health, "retry_budget": c.RetryBudget,
+		"health": c.Health, "retry_budget": c.RetryBudget, "retry_budget of a group": c.BackendGroups["main"].RetryBudget,
 		"rate_limit_recovery": c.Backends["first"].RateLimitRecovery, "hedge": c.BackendGroups["main"].Hedge,
 	} {
 		if want := withDefaults(reflect.TypeOf(got).Elem()).Interface(); !reflect.DeepEqual(got, want) {

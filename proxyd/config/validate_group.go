@@ -26,6 +26,7 @@ func (v *validator) groups(s scope) {
 		v.rank(at.with("rank"), g.Rank)
 		v.heads(at, g)
 		v.hedge(at.with("hedge"), g)
+		v.retryBudget(at.with("retry_budget"), g.RetryBudget)
 		for key, d := range map[string]Duration{
 			"consensus_poller_interval": g.ConsensusPollerInterval, "consensus_ban_period": g.ConsensusBanPeriod,
 			"consensus_max_update_threshold": g.ConsensusMaxUpdateThreshold, "consensus_ha_heartbeat_interval": g.ConsensusHAHeartbeatInterval,

@@ -23,12 +23,17 @@ func (v *validator) health() {
 		atLeast(v, at.with("ephemeral_interval"), h.EphemeralInterval, Duration(time.Second))
 		atLeast(v, at.with("ephemeral_healthy_threshold"), h.EphemeralHealthyThreshold, 1)
 	}
-	if r, at := v.c.RetryBudget, (path{"retry_budget"}); r != nil {
-		notNegative(v, at.with("ratio"), r.Ratio)
-		notNegative(v, at.with("min_per_second"), r.MinPerSecond)
-		if r.Ratio > 1 {
-			v.fault(at.with("ratio"), "must be at most 1, which is a retry for every call")
-		}
+	v.retryBudget(path{"retry_budget"}, v.c.RetryBudget)
+}
+
+func (v *validator) retryBudget(at path, r *RetryBudget) {
+	if r == nil {
+		return
+	}
+	notNegative(v, at.with("ratio"), r.Ratio)
+	notNegative(v, at.with("min_per_second"), r.MinPerSecond)
+	if r.Ratio > 1 {
+		v.fault(at.with("ratio"), "must be at most 1, which is a retry for every call")
 	}
 }
 
