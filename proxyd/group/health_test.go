@@ -1,12 +1,15 @@
 package group
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -463,5 +466,109 @@ func TestLastResortLeavesAHeldBackendAlone(t *testing.T) {
 		if asked := w.order(); asked != "1" {
 			t.Errorf("asked %s, want 1 alone", asked)
 		}
+	})
+}
+
+// Calls that fail while all are out of service prolong nothing.
+func TestMembersThatAllRefuseGoOutOnceEach(t *testing.T) {
+	var refuses atomic.Bool
+	s := setting{backend: func(_ int, o *backend.Options) {
+		dial := o.Dial
+		o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if refuses.Load() {
+				return dialRefused(ctx, network, address)
+			}
+			return dial(ctx, network, address)
+		}
+	}}
+	inBubble(t, 3, s, func(t *testing.T, w *world) {
+		refuses.Store(true)
+		var all sync.WaitGroup
+		for range 100 {
+			for range 5 {
+				all.Go(func() {
+					if c := w.get(); c.Err == nil {
+						t.Error("answered")
+					}
+				})
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		all.Wait()
+		refuses.Store(false)
+		for i, b := range w.backends {
+			w.state(i, backend.Out)
+			if until := b.Standing().Until.Sub(w.begun); until != 30*time.Second {
+				t.Errorf("backend %d is out until %v", i, until)
+			}
+			if n := w.metric("backend_out_of_service_total", "backend_name", b.Name()); n != 1 {
+				t.Errorf("backend %d went out %v times", i, n)
+			}
+		}
+		time.Sleep(29 * time.Second)
+		for i := range w.backends {
+			w.state(i, backend.Trial)
+		}
+		refuses.Store(true)
+		w.get() // the trial of each fails: twice as long, without going out again
+		for i, b := range w.backends {
+			if left := time.Until(b.Standing().Until); left != time.Minute {
+				t.Errorf("backend %d is out for %v", i, left)
+			}
+		}
+		if n := w.metric("backend_out_of_service_total"); n != 3 {
+			t.Errorf("all went out %v times", n)
+		}
+	})
+}
+
+// limit lets a member ask to be left alone for a minute, and then be unfit too.
+func (w *world) limit(i int) {
+	w.t.Helper()
+	w.nodes[i].SetFault(devchain.Fault{Kind: devchain.FaultRateLimited, RetryAfter: "60", Times: 1})
+	done := make(chan *backend.Attempt, 1)
+	w.backends[i].Begin(callsOf(read()), backend.Try{Timeout: time.Second}, done)
+	(<-done).Settle(false)
+	w.state(i, backend.Held)
+	w.backends[i].Unfit("test", "no peers")
+	w.state(i, backend.Unfit)
+	w.order()
+}
+
+func TestMemberThatAskedToBeLeftAloneIsThoughItBecomesUnfit(t *testing.T) {
+	t.Run("last resort", func(t *testing.T) {
+		inBubble(t, 2, setting{}, func(t *testing.T, w *world) {
+			w.limit(1)
+			w.nodes[0].says(503, "no")
+			for _, pause := range []time.Duration{0, 30 * time.Second, 29999 * time.Millisecond} {
+				time.Sleep(pause)
+				if c := w.get(); c.Err == nil {
+					t.Fatal(c.Answer)
+				}
+				wantOrder(t, w, "0")
+			}
+			time.Sleep(time.Millisecond)
+			w.well("b1")
+			wantOrder(t, w, "01")
+		})
+	})
+	t.Run("multicall", func(t *testing.T) {
+		multicalling(t, 2, multicallGroup(), func(t *testing.T, w *world) {
+			w.limit(1)
+			w.nodes[0].ends(accepted, 0, "null")
+			w.nodes[1].ends(accepted, time.Second, "null")
+			for _, pause := range []time.Duration{0, 30 * time.Second, 29999 * time.Millisecond} {
+				time.Sleep(pause)
+				wantHash(t, w.send(), "b0")
+				synctest.Wait()
+				wantOrder(t, w, "0")
+			}
+			time.Sleep(time.Millisecond)
+			wantHash(t, w.send(), "b0")
+			synctest.Wait()
+			if got := sorted(w.order()); got != "01" {
+				t.Errorf("asked %s", got)
+			}
+		})
 	})
 }

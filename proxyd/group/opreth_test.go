@@ -322,6 +322,15 @@ func TestOpRethAllFailedNamesEachEndpointsReason(t *testing.T) {
 		w.nodes[1].says(500, "")
 		fails(t, w, false, "b1: status 500", "b0: not asked, held")
 	})
+	two := 2
+	inBubble(t, 3, stickyGroup(func(o *Options) { o.MaxRetries = &two }), func(t *testing.T, w *world) { // each once, as it failed last
+		status := 500
+		w.nodes[0].does(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(status); status++ })
+		w.nodes[1].is(devchain.FaultHang)
+		w.nodes[2].is(devchain.FaultGarbage)
+		fails(t, w, false, "b0: status 502", "b1: timeout", "b2: invalid_answer")
+		wantOrder(t, w, "012"+"012"+"012")
+	})
 }
 
 func TestOpRethClientThatLeavesIsNoFailoverAndMovesNothing(t *testing.T) {
@@ -596,6 +605,19 @@ func TestOpRethSends(t *testing.T) {
 			w.nodes[1].errs(-32603, "internal error")
 			w.nodes[2].errs(-32603, "internal error")
 			unknown(t, w.send(), legacyHash)
+		},
+		"lost, then endpoints without the method": func(t *testing.T, w *world) {
+			w.nodes[0].does(cut)
+			w.nodes[1].errs(-32601, "method not found")
+			w.nodes[2].errs(-32601, "method not found")
+			unknown(t, w.send(), legacyHash)
+			wantOrder(t, w, "012")
+		},
+		"lost, then an endpoint without the method, then accepted": func(t *testing.T, w *world) {
+			w.nodes[0].does(cut)
+			w.nodes[1].errs(-32601, "method not found")
+			result(t, w.send(), "b2")
+			w.preferredIs("b2")
 		},
 		"nonce too low stands where nothing was lost": func(t *testing.T, w *world) {
 			w.nodes[0].says(429, "slow down")

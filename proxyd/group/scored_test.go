@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -497,5 +498,62 @@ func TestScoredUnderConcurrency(t *testing.T) {
 	all.Wait()
 	for i := range w.backends {
 		w.state(i, backend.Well)
+	}
+}
+
+// reads lets the strategy order n reads, whose ends it is told by ends, and returns
+// how many went to each member first.
+func (w *world) reads(n int, ends func(first int)) []int {
+	firsts := make([]int, len(w.nodes))
+	for range n {
+		members := slices.Clone(w.opts.Members)
+		w.strategy.Arrange(members, Ask{Label: "eth_call", Reads: true})
+		firsts[members[0].index]++
+		ends(members[0].index)
+	}
+	return firsts
+}
+
+// A member whose reads always lose to a hedge has been seen, though none of its
+// answers has: the trickle to it does not become that to an unknown one.
+func TestScoredTrickleToAMemberThatLosesItsHedgesStaysThin(t *testing.T) {
+	inBubble(t, 3, setting{group: byScore}, func(t *testing.T, w *world) {
+		for i, d := range []time.Duration{100, 5, 5} {
+			w.feed(i, "eth_call", wasAnswered, d*time.Millisecond, 320)
+		}
+		for minute := range 25 {
+			time.Sleep(time.Minute)
+			firsts := w.reads(1280, func(first int) {
+				if first == 0 {
+					w.feed(0, "eth_call", wasOutrun, 15*time.Millisecond, 1)
+				} else {
+					w.feed(first, "eth_call", wasAnswered, 5*time.Millisecond, 1)
+				}
+			})
+			if minute > 0 { // by then it is not first any more
+				about(t, fmt.Sprint("reads of 1280 to the slow one in minute ", minute+1), firsts[0], 10, 2)
+			}
+		}
+	})
+}
+
+// A member that never answers is known for that: nothing would be learnt from more.
+func TestScoredTrickleToAMemberThatAlwaysFailsBecomesThin(t *testing.T) {
+	for name, how := range map[string]how{"fails": hasFailed, "is limited": wasLimited} {
+		inBubble(t, 2, setting{group: byScore}, func(t *testing.T, w *world) {
+			for minute := range 25 {
+				time.Sleep(time.Minute)
+				firsts := w.reads(1280, func(first int) {
+					if first == 1 {
+						w.feed(1, "eth_call", how, time.Millisecond, 1)
+					} else {
+						w.feed(0, "eth_call", wasAnswered, 5*time.Millisecond, 1)
+					}
+				})
+				if minute > 0 { // in which little is known
+					about(t, fmt.Sprint(name, ": reads of 1280 in minute ", minute+1), firsts[1], 20, 2)
+				}
+			}
+		})
 	}
 }
