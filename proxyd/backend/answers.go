@@ -150,7 +150,7 @@ func (a *Attempt) take(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.
 		Method: c.Method, Params: about.params,
 	})}
 	if result.Outcome.Hold != classify.None {
-		b.health.holdOff(result.Outcome, reply.retryAfter, about.label, a.started, time.Now())
+		b.health.holdOff(result.Outcome, reply.retryAfter, about.label, a.started, time.Now(), a.trial)
 	}
 	if result.Outcome.Class == "unsupported" && c.Label == c.Method { // not for all that a pattern catches
 		b.missing.add(c.Label)
@@ -198,7 +198,7 @@ func (a *Attempt) readFailure(reply *reply, calls []*jsonrpc.Call, results []Res
 		o.Elsewhere = classify.Yes
 		results[i] = Result{Err: e, Outcome: o}
 		if i == 0 && o.Hold != classify.None {
-			b.health.holdOff(o, reply.retryAfter, about.label, a.started, time.Now())
+			b.health.holdOff(o, reply.retryAfter, about.label, a.started, time.Now(), a.trial)
 		}
 	}
 	a.logFailure(calls[0], &results[0], len(calls))

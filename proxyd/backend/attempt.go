@@ -50,7 +50,8 @@ type Attempt struct {
 	Results []Result
 
 	try       Try
-	whole     bool // the timeout is the backend's own
+	trial     uint64 // the id of the trial that it holds, 0 for none
+	whole     bool   // the timeout is the backend's own
 	label     string
 	share     time.Duration
 	slot      bool // it holds one
@@ -89,6 +90,9 @@ func (b *Backend) newAttempt(calls []*jsonrpc.Call, try Try) *Attempt {
 	a.live = a.room.live[:0]
 	a.whole, a.share = try.Timeout >= b.opts.ResponseTimeout, try.Timeout
 	a.try.Timeout = min(try.Timeout, b.opts.ResponseTimeout)
+	if try.Trial {
+		a.trial = b.health.trialID()
+	}
 	a.flight = flight{attempt: a, trial: try.Trial}
 	return a
 }
@@ -238,13 +242,13 @@ func (a *Attempt) Settle(blame bool) {
 				return // counted when it happened
 			}
 			if r.Outcome.Sick {
-				b.health.failed(r.Err, a.started, time.Now())
+				b.health.failed(r.Err, a.started, time.Now(), a.trial)
 				return
 			}
 		}
 	}
-	if a.try.Trial {
-		b.health.endTrial()
+	if a.trial != 0 {
+		b.health.endTrial(a.trial)
 	}
 }
 
@@ -355,12 +359,12 @@ func (a *Attempt) report(now time.Time) {
 	}
 	switch {
 	case answered:
-		b.health.answered(a.label, a.started, now)
+		b.health.answered(a.label, a.started, now, a.trial)
 		if a.stream == nil {
 			b.health.untroubled()
 		}
 	case atOnce != nil:
-		b.health.failed(atOnce, a.started, now)
+		b.health.failed(atOnce, a.started, now, a.trial)
 	}
 	if !answered {
 		for i := range a.Results {

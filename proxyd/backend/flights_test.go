@@ -27,7 +27,7 @@ func told(f *flight) bool {
 // used teaches b that eth_call takes d.
 func (b *Backend) used(d time.Duration) {
 	for range 50 {
-		b.health.answered("eth_call", time.Now().Add(-d), time.Now())
+		b.health.answered("eth_call", time.Now().Add(-d), time.Now(), b.health.trial.id)
 	}
 	b.health.noteHeard(time.Now())
 	time.Sleep(time.Millisecond)

@@ -78,13 +78,29 @@ type health struct {
 	outUntil     time.Time
 	outSince     time.Time
 	outFirst     time.Time // before the trials that failed since
-	trial        bool      // a trial call is under way
+	trial        trial     // the call that decides whether it is well again
 	trouble      Trouble
 	// wasStrained is what the last line about it said.
 	wasStrained bool
 	hold        hold
 	window      window
 	usual       map[string]*usual
+}
+
+// trial is the one call that tries a backend again. Its holder is known by id:
+// what others bring does not end it.
+type trial struct {
+	taken bool
+	id    uint64 // of the latest one
+}
+
+func (t *trial) held(id uint64) bool { return t.taken && id != 0 && id == t.id }
+
+// release ends the trial if it is the one with the id.
+func (t *trial) release(id uint64) {
+	if t.held(id) {
+		t.taken = false
+	}
 }
 
 func (h *health) init(o *Options) {
@@ -110,11 +126,11 @@ func (b *Backend) StandingAt(now time.Time) Standing {
 		s.State, s.Since = Foreign, h.foreignSince
 	case len(h.unfit) > 0:
 		s.State, s.Since = Unfit, h.unfit[0].since
-	case !h.outUntil.IsZero() && (now.Before(h.outUntil) || h.trial):
+	case !h.outUntil.IsZero() && (now.Before(h.outUntil) || h.trial.taken):
 		s.State, s.Until, s.Since = Out, h.outUntil, h.outSince
 	case now.Before(held):
 		s.State, s.Until, s.Since = Held, held, h.hold.since
-	case h.hold.recovering && (h.trial || h.opts.ProbedRecovery):
+	case h.hold.recovering && (h.trial.taken || h.opts.ProbedRecovery):
 		s.State, s.Until, s.Since = Held, held, h.hold.since
 	case !h.outUntil.IsZero():
 		s.State, s.Since = Trial, h.outSince
@@ -122,7 +138,7 @@ func (b *Backend) StandingAt(now time.Time) Standing {
 		s.State, s.Since = Trial, h.hold.since
 	case h.suspect.Load():
 		s.State, s.Since = Suspect, time.Unix(0, h.suspectSince.Load())
-		if b.flights.none() && !h.trial {
+		if b.flights.none() && !h.trial.taken {
 			s.State = Trial // whoever would have lifted the suspicion is gone
 		}
 	case h.strained(now):
@@ -169,17 +185,25 @@ func (b *Backend) TakeTrial() bool {
 	h := &b.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if now := time.Now(); h.trial || now.Before(h.outUntil) || h.hold.recovering && now.Before(h.hold.until) {
+	if now := time.Now(); h.trial.taken || now.Before(h.outUntil) || h.hold.recovering && now.Before(h.hold.until) {
 		return false // another has it, or it has ended and failed since
 	}
-	h.trial = true
+	h.trial.taken = true
+	h.trial.id++
 	return true
 }
 
-// endTrial releases the trial without a verdict.
-func (h *health) endTrial() {
+// trialID is the id of the trial that the caller has just taken.
+func (h *health) trialID() uint64 {
 	h.mu.Lock()
-	h.trial = false
+	defer h.mu.Unlock()
+	return h.trial.id
+}
+
+// endTrial releases the trial without a verdict.
+func (h *health) endTrial(id uint64) {
+	h.mu.Lock()
+	h.trial.release(id)
 	h.mu.Unlock()
 }
 
@@ -193,16 +217,13 @@ func (h *health) noteHeard(now time.Time) {
 
 // answered records an answer to an attempt that began at started. The failures
 // in a row are over, and an old hold-off leaves no mark.
-func (h *health) answered(label string, started, now time.Time) {
+func (h *health) answered(label string, started, now time.Time, trial uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	wasOut := !h.outUntil.IsZero()
 	// An answer to what was asked before the backend went out proves nothing.
 	if !wasOut || started.After(h.outSince) {
 		h.inRow = 0
-		if !h.hold.recovering {
-			h.trial = false
-		}
 		h.outUntil = time.Time{}
 		if wasOut {
 			// It starts afresh: what it failed at before says nothing any more.
@@ -212,7 +233,7 @@ func (h *health) answered(label string, started, now time.Time) {
 			h.opts.Log.Info("backend back in service", "backend", h.opts.Name, "out_for", now.Sub(h.outFirst).Round(time.Millisecond).String())
 		}
 	}
-	h.answeredHold(started, now)
+	h.answeredHold(started, now, trial)
 	if a := h.opts.Account; a != nil {
 		a.answered(started)
 	}
@@ -227,10 +248,8 @@ func (h *health) answered(label string, started, now time.Time) {
 }
 
 // answeredHold lets an answer count against a hold-off. The caller holds the lock.
-func (h *health) answeredHold(started, now time.Time) {
-	if h.hold.recovering && started.After(h.hold.since) {
-		h.trial = false // whoever holds it, one more answer is here
-	}
+func (h *health) answeredHold(started, now time.Time, trial uint64) {
+	h.trial.release(trial)
 	if h.hold.answered(started, now) {
 		h.returned = now
 		h.opts.Log.Info("backend recovered from its rate limit", "backend", h.opts.Name)
@@ -238,10 +257,10 @@ func (h *health) answeredHold(started, now time.Time) {
 }
 
 // recoveryAnswered notes that a probe after a rate limit was answered.
-func (h *health) recoveryAnswered(started, now time.Time) {
+func (h *health) recoveryAnswered(started, now time.Time, trial uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.answeredHold(started, now)
+	h.answeredHold(started, now, trial)
 	if a := h.opts.Account; a != nil {
 		a.answered(started)
 	}
@@ -257,28 +276,28 @@ func (h *health) brokeOff(now time.Time) {
 
 // failed counts a failure against the backend. Any number of attempts that
 // began before the backend went out count once.
-func (h *health) failed(e *Error, started, now time.Time) {
+func (h *health) failed(e *Error, started, now time.Time, trial uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	tried := h.trial.held(trial) && !h.outUntil.IsZero()
+	h.trial.release(trial)
 	h.window.failure(now)
 	h.noteStrain(now)
 	h.blamed.Add(1)
 	h.noteChange()
 	h.hold.failed(started, now)
-	if !h.outUntil.IsZero() && !started.After(h.outSince) || now.Before(h.outUntil) && !h.trial {
-		return // it is out for this already
+	if !h.outUntil.IsZero() && !tried {
+		return // it is out for this already, or a trial will tell
 	}
 	h.inRow++
 	if e != nil && e.Kind == Refused {
 		h.inRow = max(h.inRow, h.opts.OutAfter)
 	}
-	trial := h.trial && !h.outUntil.IsZero()
-	h.trial = false
-	if h.inRow < h.opts.OutAfter && !trial {
+	if h.inRow < h.opts.OutAfter && !tried {
 		return
 	}
 	message := "backend still out of service"
-	if !trial {
+	if !tried {
 		message = "backend out of service"
 		h.outFirst = now
 		h.opts.Metrics.ejected(h.opts.Name)
@@ -293,10 +312,10 @@ func (h *health) failed(e *Error, started, now time.Time) {
 }
 
 // recoveryFailed notes that a probe after a rate limit failed.
-func (h *health) recoveryFailed(now time.Time) {
+func (h *health) recoveryFailed(now time.Time, trial uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.trial = false
+	h.trial.release(trial)
 	h.hold.failed(now, now)
 }
 
@@ -315,10 +334,10 @@ func (h *health) outFor(now time.Time) time.Duration {
 }
 
 // holdOff leaves the backend alone because its answer said so.
-func (h *health) holdOff(o classify.Outcome, asked time.Duration, label string, started, now time.Time) {
+func (h *health) holdOff(o classify.Outcome, asked time.Duration, label string, started, now time.Time, trial uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.trial = false
+	h.trial.release(trial)
 	wasHeld := now.Before(h.hold.until)
 	d, firm := h.hold.begin(o, asked, label, started, now)
 	h.noteChange()

@@ -19,12 +19,12 @@ func inTime(t *testing.T, change func(*Options), test func(t *testing.T, b *Back
 
 // fails counts one failure of an attempt that began and ended now.
 func (b *Backend) fails(kind Kind) {
-	b.health.failed(&Error{Backend: "b", Kind: kind, cause: errors.New("x")}, time.Now(), time.Now())
+	b.health.failed(&Error{Backend: "b", Kind: kind, cause: errors.New("x")}, time.Now(), time.Now(), b.health.trial.id)
 	time.Sleep(time.Millisecond)
 }
 
 func (b *Backend) answers() {
-	b.health.answered("eth_call", time.Now(), time.Now())
+	b.health.answered("eth_call", time.Now(), time.Now(), b.health.trial.id)
 	time.Sleep(time.Millisecond)
 }
 
@@ -81,7 +81,7 @@ func TestTrialThatEndsWithoutAVerdictMayBeTakenByAnother(t *testing.T) {
 		b.fails(Refused)
 		time.Sleep(time.Minute)
 		b.TakeTrial()
-		b.health.endTrial()
+		b.health.endTrial(b.health.trial.id)
 		state(t, b, Trial)
 		if !b.TakeTrial() {
 			t.Fatal("the trial is lost")
@@ -110,12 +110,12 @@ func TestFailuresOfCallsThatWereUnderWayCountOnce(t *testing.T) {
 		until := b.Standing().Until
 		time.Sleep(time.Second)
 		for range 10 {
-			b.health.failed(nil, started, time.Now())
+			b.health.failed(nil, started, time.Now(), b.health.trial.id)
 		}
 		if got := b.Standing().Until; !got.Equal(until) {
 			t.Fatalf("out of service until %s instead of %s", got, until)
 		}
-		b.health.answered("eth_call", started, time.Now())
+		b.health.answered("eth_call", started, time.Now(), b.health.trial.id)
 		state(t, b, Out) // an answer to what was asked before proves nothing
 		b.answers()
 		state(t, b, Well)
@@ -135,7 +135,7 @@ func TestErrorRateAndLatencyStrainABackend(t *testing.T) {
 		state(t, b, Strained)
 		time.Sleep(windowSeconds * time.Second)
 		state(t, b, Well)
-		b.health.answered("eth_call", time.Now().Add(-11*time.Second), time.Now())
+		b.health.answered("eth_call", time.Now().Add(-11*time.Second), time.Now(), b.health.trial.id)
 		state(t, b, Strained)
 	})
 }
@@ -166,7 +166,7 @@ func rateLimited(firm bool) classify.Outcome {
 
 // held tells b of a limit and returns how long it is held off from now.
 func (b *Backend) held(o classify.Outcome, asked time.Duration, label string) time.Duration {
-	b.health.holdOff(o, asked, label, time.Now(), time.Now())
+	b.health.holdOff(o, asked, label, time.Now(), time.Now(), b.health.trial.id)
 	s := b.Standing()
 	if s.State != Held {
 		return 0
@@ -212,12 +212,12 @@ func TestCallsInFlightBringNoSecondStrike(t *testing.T) {
 		started := time.Now()
 		time.Sleep(10 * time.Millisecond)
 		for range 50 {
-			b.health.holdOff(rateLimited(true), 0, "eth_call", started, time.Now())
+			b.health.holdOff(rateLimited(true), 0, "eth_call", started, time.Now(), b.health.trial.id)
 		}
 		if d := time.Until(b.Standing().Until); d != time.Second {
 			t.Fatalf("held for %s", d)
 		}
-		b.health.answered("eth_call", started, time.Now())
+		b.health.answered("eth_call", started, time.Now(), b.health.trial.id)
 		state(t, b, Held) // it answered what was asked before
 		time.Sleep(time.Millisecond)
 		b.answers()
@@ -370,7 +370,7 @@ func TestAbandonedTrialIsReleased(t *testing.T) {
 	node, url := chain(t)
 	node.SetFault(devchain.Fault{Kind: devchain.FaultHang})
 	b := newBackend(t, url, func(o *Options) { o.OutFor = time.Nanosecond })
-	b.health.failed(&Error{Kind: Refused, cause: errClosed}, time.Now(), time.Now())
+	b.health.failed(&Error{Kind: Refused, cause: errClosed}, time.Now(), time.Now(), b.health.trial.id)
 	eventually(t, "trial", func() bool { return b.Standing().State == Trial })
 	if !b.TakeTrial() {
 		t.Fatal("no trial")

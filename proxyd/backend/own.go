@@ -60,9 +60,9 @@ func (b *Backend) own(ctx context.Context, method, params string, timeout time.D
 	switch {
 	case !trial:
 	case r.Err == nil && r.Outcome.Class == "":
-		b.health.recoveryAnswered(a.started, time.Now())
+		b.health.recoveryAnswered(a.started, time.Now(), a.trial)
 	case r.Outcome.Hold == classify.None && (r.Err == nil || r.Err.Kind != Canceled):
-		b.health.recoveryFailed(time.Now())
+		b.health.recoveryFailed(time.Now(), a.trial)
 	}
 	a.Settle(false)
 	reply.Limited = r.Outcome.Hold != classify.None && !r.Outcome.Sick

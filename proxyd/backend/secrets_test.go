@@ -222,7 +222,7 @@ func TestHoldOffIsLoggedOnceForAllThatWereUnderWay(t *testing.T) {
 		started := time.Now()
 		for range 200 {
 			time.Sleep(time.Millisecond)
-			b.health.holdOff(rateLimited(true), 0, "eth_call", started, time.Now())
+			b.health.holdOff(rateLimited(true), 0, "eth_call", started, time.Now(), b.health.trial.id)
 		}
 		if n := strings.Count(logs.String(), "held off"); n != 1 {
 			t.Errorf("%d lines", n)

@@ -61,6 +61,10 @@ func (g *Group) broadcast(ctx context.Context, c *jsonrpc.Call) {
 	p := &all[0]
 	r := &run{g: g, ctx: ctx, open: []*progress{p}}
 	defer g.countEnds(all)
+	if ctx.Err() != nil {
+		r.fail(p, r.whyOver())
+		return
+	}
 	members := r.broadcastTo(p)
 	asked := *c // nobody else's: sends may outlive the call
 	asked.MayStream = false
@@ -91,6 +95,14 @@ func (g *Group) broadcast(ctx context.Context, c *jsonrpc.Call) {
 		}
 	}
 	r.giveUpBroadcast(p)
+}
+
+// whyOver is the error of a call whose time is over, or whose client has left.
+func (r *run) whyOver() error {
+	if cause := context.Cause(r.ctx); !errors.Is(cause, context.DeadlineExceeded) && !errors.Is(r.ctx.Err(), context.DeadlineExceeded) {
+		return cause
+	}
+	return ErrTimeout
 }
 
 // endBroadcast passes the ends of the sends on, and settles them when all have
@@ -221,9 +233,9 @@ func (r *run) giveUpBroadcast(p *progress) {
 // left, while members have not answered: one of them may accept the transaction.
 func (r *run) leaveBroadcast(p *progress) {
 	p.ambiguous = true
-	switch {
-	case !errors.Is(context.Cause(r.ctx), context.DeadlineExceeded) && !errors.Is(r.ctx.Err(), context.DeadlineExceeded):
-		r.fail(p, context.Cause(r.ctx))
+	switch err := r.whyOver(); {
+	case err != ErrTimeout:
+		r.fail(p, err)
 	case p.best != nil && p.bestRank == rankTheSame:
 		r.settle(p, p.best)
 	default:

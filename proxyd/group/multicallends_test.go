@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -129,6 +130,32 @@ func TestMulticallCloseEndsWithItsContext(t *testing.T) {
 		s.nothingLeft()
 		if got := s.asksOf("eth_sendRawTransaction"); got != "11" {
 			t.Errorf("sent %s times", got)
+		}
+	})
+}
+
+func TestMulticallBeginsNoSendAfterTheTimeOfItsCall(t *testing.T) {
+	inBubble(t, 2, setting{group: func(o *Options) { o.Strategy = "multicall" }}, func(t *testing.T, w *world) {
+		w.all(func(n *node) { n.SetFault(devchain.Fault{Kind: devchain.FaultSlow, Delay: 3 * time.Second}) })
+		calls := make([]*jsonrpc.Call, 3*chunksAtOnce)
+		for i := range calls {
+			calls[i] = send()
+		}
+		w.do(time.Second, calls...)
+		if n := len(w.asks()); n != 2*chunksAtOnce {
+			t.Errorf("%d requests, want those that began in time", n)
+		}
+		unknown := 0
+		for _, c := range calls {
+			var u *OutcomeUnknown
+			if errors.As(c.Err, &u) {
+				unknown++
+			} else if !errors.Is(c.Err, ErrTimeout) {
+				t.Errorf("error %v", c.Err)
+			}
+		}
+		if unknown != chunksAtOnce {
+			t.Errorf("%d outcomes are unknown, want those of calls that were sent", unknown)
 		}
 	})
 }

@@ -139,7 +139,8 @@ func (r *run) takeFailure(p *progress, result *backend.Result) {
 	mayHaveRun := class != jsonrpc.Read && !result.Outcome.NothingRan
 	p.ambiguous = p.ambiguous || mayHaveRun
 	// What only a second attempt ran into is no reason to give up the first.
-	if beside := r.asks(p); beside && (e.Kind == backend.Overloaded || e.Kind == backend.TooLarge) {
+	if (e.Kind == backend.Overloaded || e.Kind == backend.TooLarge) && r.asks(p) {
+		p.failures = append(p.failures, e)
 		return
 	}
 	switch e.Kind {
