@@ -305,6 +305,8 @@ func TestBackendOfAnotherChainIsNeverServed(t *testing.T) {
 	wrong, right := startAnvil(t, "--chain-id", "1001"), startAnvil(t, "--chain-id", "1002")
 	wrong.must(t, "anvil_mine", `["0x3"]`)
 	right.must(t, "anvil_mine", `["0x7"]`)
+	asked := func() int { return strings.Count(wrong.process.output(), "eth_chainId") }
+	before := asked()
 	g := startGateway(t, fmt.Sprintf(`
 [server]
 rpc_host = "127.0.0.1"
@@ -341,7 +343,7 @@ routing_strategy = "round_robin"
 	}
 	eventually(t, 20*time.Second, "more checks of the wrong one", func() error {
 		read()
-		if checks := strings.Count(wrong.process.output(), "eth_syncing"); checks < 3 {
+		if checks := asked() - before; checks < 3 {
 			return fmt.Errorf("%d checks", checks)
 		}
 		return nil

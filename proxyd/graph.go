@@ -2,9 +2,10 @@ package proxyd
 
 import (
 	"context"
+	"fmt"
 	"time"
 
-	"gateway.internal/proxyd/backend"
+	"gateway.internal/proxyd/group"
 	"gateway.internal/proxyd/server"
 )
 
@@ -16,7 +17,7 @@ func (g *graph) ready(strict bool) (ok bool, groups []server.GroupStatus) {
 	for _, gr := range g.groups {
 		status := server.GroupStatus{Chain: gr.chain, Group: gr.Name(), Usable: gr.Usable()}
 		for _, m := range gr.Members() {
-			status.Backends = append(status.Backends, backendStatus(m.Backend))
+			status.Backends = append(status.Backends, backendStatus(gr.Group, m))
 		}
 		some, all = some || status.Usable, all && status.Usable
 		groups = append(groups, status)
@@ -34,11 +35,17 @@ func (g *graph) ready(strict bool) (ok bool, groups []server.GroupStatus) {
 	return some, groups
 }
 
-func backendStatus(b *backend.Backend) server.BackendStatus {
-	standing, trouble := b.Standing(), b.Trouble()
+func backendStatus(g *group.Group, m *group.Member) server.BackendStatus {
+	b := m.Backend
+	standing, behind := g.Status(m)
+	trouble := b.Trouble()
 	head, _ := b.Head()
+	reason := b.Unfitness()
+	if behind > 0 {
+		reason = fmt.Sprintf("%d blocks behind its group", behind)
+	}
 	return server.BackendStatus{
-		Reason: b.Unfitness(), Head: head,
+		Reason: reason, Head: head,
 		Backend: b.Name(), State: standing.State.String(), Since: stamp(standing.Since), Until: stamp(standing.Until),
 		UnansweredInRow: trouble.InRow, LastFailure: trouble.Last,
 	}

@@ -130,10 +130,16 @@ func (a *Attempt) take(reply *reply, c *jsonrpc.Call, result *Result, r jsonrpc.
 			a.fail1(c, result, a.invalid(reply, fmt.Errorf("invalid answer: null, which %s cannot answer", c.Label)))
 			return
 		}
-		if b.opts.ChainID != 0 && c.Method == "eth_chainId" && !b.health.answersChain(r.Result) {
-			got, _ := Quantity(r.Result)
-			a.fail1(c, result, &Error{Backend: b.opts.Name, Kind: WrongChain, HTTP: reply.status, Wrote: true, cause: wrongChain(got, b.opts.ChainID)})
-			return
+		if b.opts.ChainID != 0 && c.Method == "eth_chainId" {
+			id, ok := Quantity(r.Result)
+			if !ok {
+				a.fail1(c, result, a.invalid(reply, errors.New("invalid answer: no chain id")))
+				return
+			}
+			if !b.health.answersChain(id) {
+				a.fail1(c, result, &Error{Backend: b.opts.Name, Kind: WrongChain, HTTP: reply.status, Wrote: true, cause: wrongChain(id, b.opts.ChainID)})
+				return
+			}
 		}
 		answer.Result = r.Result
 		*result = Result{Answer: answer}

@@ -25,7 +25,7 @@ func (b *Backend) Unfit(source, reason string) {
 	case reason == "":
 		since := h.unfit[i].since
 		h.unfit = slices.Delete(h.unfit, i, i+1)
-		h.returned = time.Now()
+		h.returned, h.trouble = time.Now(), Trouble{}
 		h.opts.Log.Info("backend fit again", "backend", h.opts.Name, "found_by", source, "unfit_for", time.Since(since).Round(time.Millisecond).String())
 	default:
 		h.unfit[i].reason = reason
@@ -68,11 +68,10 @@ func (b *Backend) Unverified() bool {
 
 // answersChain notes which chain the backend says that it serves, and reports
 // whether that is the one that it must serve.
-func (h *health) answersChain(result []byte) bool {
-	id, ok := Quantity(result)
+func (h *health) answersChain(id uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	right := ok && id == h.opts.ChainID
+	right := id == h.opts.ChainID
 	if right {
 		h.unverified = false
 	}
@@ -81,15 +80,13 @@ func (h *health) answersChain(result []byte) bool {
 		h.foreign = ""
 		h.returned = time.Now()
 		h.opts.Log.Info("backend serves the right chain again", "backend", h.opts.Name, "chain_id", id)
-	case !right && ok && h.foreign == "":
+	case !right && h.foreign == "":
 		h.foreign = wrongChain(id, h.opts.ChainID).Error()
 		h.foreignSince = time.Now()
 		h.noteChange()
 		h.opts.Log.Error("backend serves another chain, it is refused: correct its URL or its chain_id", "backend", h.opts.Name, "chain_id", id, "want", h.opts.ChainID)
-	case !right && !ok:
-		return true // no chain id at all is for others to judge
 	}
-	return h.foreign == ""
+	return right
 }
 
 // Quantity reads a JSON string with a hexadecimal number, as Ethereum writes it.

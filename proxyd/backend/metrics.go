@@ -33,6 +33,7 @@ type Metrics struct {
 	mu       sync.Mutex
 	backends map[*Backend]struct{}
 	gauges   map[string]*prometheus.Desc
+	states   *prometheus.Desc
 }
 
 // NewMetrics registers the series with reg.
@@ -69,6 +70,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	} {
 		m.gauges[name] = prometheus.NewDesc("proxyd_"+name, help, []string{"backend_name"}, nil)
 	}
+	m.states = prometheus.NewDesc("proxyd_backend_state", "1 for the state that the backend is in.", []string{"backend_name", "state"}, nil)
 	reg.MustRegister(m.durations, gaugeCollector{m})
 	return m
 }
@@ -213,6 +215,7 @@ func (g gaugeCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range g.m.gauges {
 		ch <- d
 	}
+	ch <- g.m.states
 }
 
 func (g gaugeCollector) Collect(ch chan<- prometheus.Metric) {
@@ -233,6 +236,15 @@ func (g gaugeCollector) Collect(ch chan<- prometheus.Metric) {
 		s := b.health.window.sums(time.Now())
 		b.health.mu.Unlock()
 		state := b.Standing().State
+		for i, name := range stateNames {
+			if State(i) != Lagging { // which is a group's to say
+				value := 0.0
+				if State(i) == state {
+					value = 1
+				}
+				ch <- prometheus.MustNewConstMetric(g.m.states, prometheus.GaugeValue, value, b.opts.Name, name)
+			}
+		}
 		set("backend_avg_latency", float64(s.latency())/float64(time.Millisecond))
 		set("backend_error_rate", s.errorRate())
 		set("backend_in_flight", float64(b.flights.len()))

@@ -25,6 +25,10 @@ type Reply struct {
 	Limited bool
 }
 
+// maxOwn bounds the answer to a call of the gateway's own, in bytes: a head or an
+// id is short.
+const maxOwn = 1 << 20
+
 var ownRow = &jsonrpc.Row{Class: jsonrpc.Read, Nullable: true, Block: -1}
 
 // Own asks the backend on the gateway's own account: a health check or a ping.
@@ -59,7 +63,7 @@ func (b *Backend) own(ctx context.Context, method, params string, timeout time.D
 	reply := Reply{Took: time.Since(started)}
 	switch {
 	case !trial:
-	case r.Err == nil && r.Outcome.Class == "":
+	case r.Err == nil && !r.Outcome.Sick && r.Outcome.Hold == classify.None: // an error too, as long as it is no limit
 		b.health.recoveryAnswered(a.started, time.Now(), a.trial)
 	case r.Outcome.Hold == classify.None && (r.Err == nil || r.Err.Kind != Canceled):
 		b.health.recoveryFailed(time.Now(), a.trial)

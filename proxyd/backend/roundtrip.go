@@ -126,6 +126,9 @@ func (a *Attempt) roundTrip(x exchange, calls []*jsonrpc.Call, first uint64) (r 
 	if limit <= 0 {
 		limit = DefaultMaxResponseSize
 	}
+	if a.try.Own {
+		limit = min(limit, maxOwn)
+	}
 	if !b.allowed(r.status) {
 		limit = min(limit, maxFailureText)
 	}

@@ -3,6 +3,7 @@ package backend
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -51,6 +52,30 @@ func TestBackendNeedsNoVerificationWithoutAChainOrAChecker(t *testing.T) {
 		b := newBackend(t, "http://backend.invalid", change)
 		if state(t, b, Well); b.Unverified() {
 			t.Error("unverified")
+		}
+	}
+}
+
+func TestAnAnswerThatIsNoChainIDIsInvalid(t *testing.T) {
+	for _, result := range []string{`6`, `"6"`, `"0x000000000000000000000006"`, `{"x":"0x6"}`, `"0X6"`, `""`, `" 0x6"`, `null`} {
+		url := provider(t, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%d,"result":%s}`, firstID(r), result)
+		})
+		b := newBackend(t, url, func(o *Options) { o.ChainID, o.Verify = 6, true })
+		if reply := b.Own(t.Context(), "eth_chainId", "[]", time.Second); reply.Err == nil || !b.Unverified() {
+			t.Errorf("%s is a chain id", result)
+		}
+	}
+}
+
+func TestOwnCallsTakeNoLargeAnswer(t *testing.T) {
+	for size, taken := range map[int]bool{maxOwn / 2: true, 2 * maxOwn: false} {
+		url := provider(t, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%d,"result":"%s"}`, firstID(r), strings.Repeat("x", size))
+		})
+		b := newBackend(t, url, nil)
+		if reply := b.Own(t.Context(), "optimism_syncStatus", "[]", 5*time.Second); (reply.Err == nil) != taken {
+			t.Errorf("%d bytes: %v", size, reply.Err)
 		}
 	}
 }

@@ -97,6 +97,7 @@ func (v *validator) inactive(allow bool) {
 func (v *validator) without() {
 	c := v.c
 	limits := c.RateLimit.BaseRate > 0 || len(c.RateLimit.MethodOverrides) > 0
+	v.chainIDs()
 	for _, k := range v.leaves {
 		needs, met := "", true
 		switch key := k.at.String(); key {
@@ -169,6 +170,20 @@ func (v *validator) withoutInGroup(at path) (needs string, met bool) {
 
 func only(strategy string) string {
 	return "it works only with routing_strategy = \"" + strategy + "\""
+}
+
+// chainIDs warns that chain ids are compared with what clients ask only, where no
+// health check asks for them.
+func (v *validator) chainIDs() {
+	if v.checks("eth_chainId") && v.c.Health.Interval > 0 {
+		return
+	}
+	for _, k := range v.leaves {
+		if k.nothing || v.faulty[k.at.String()] || !matches(k.at, "chain_id") && !matches(k.at, "chains.*.chain_id") && !matches(k.at, "backends.*.chain_id") {
+			continue
+		}
+		v.warn(k.at, "is compared only when a client asks for eth_chainId, and until then a backend of another chain is used: add [health] with eth_chainId in its checks and an interval")
+	}
 }
 
 // dead warns of a key that does nothing, unless it asks for nothing either or

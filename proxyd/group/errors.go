@@ -17,6 +17,10 @@ var ErrTooLarge = errors.New("backend response too large")
 // ErrOverCapacity says that every member is at its strict max_rps.
 var ErrOverCapacity = errors.New("backend is over capacity")
 
+// ErrNoArchive says that an archive was asked for and no member of the group is
+// one.
+var ErrNoArchive = errors.New("no archive node serves this method here")
+
 // Unserviceable says that nobody answered.
 type Unserviceable struct {
 	Group string

@@ -106,7 +106,6 @@ type (
 	preferrer interface {
 		begin() uint64
 		answered(begun uint64, m *Member) (moved bool)
-		passOn(begun uint64, m *Member) (moved bool)
 		prefers() int
 	}
 	// finalizer says which errors are the client's at once.
@@ -133,6 +132,7 @@ type ending struct {
 	label string
 	how   how
 	took  time.Duration
+	timed bool // took says something about latency: not that of an error, which may be quick
 	at    time.Time
 }
 
@@ -179,6 +179,8 @@ type Group struct {
 
 	made     time.Time
 	verified atomic.Bool // a member's chain is known, or was waited for
+
+	lagging atomic.Uint64 // a bit for each member that is behind, by index
 
 	noting sync.Mutex // of the preferred member in the metrics
 

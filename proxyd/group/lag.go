@@ -3,31 +3,61 @@ package group
 import (
 	"slices"
 	"time"
+
+	"gateway.internal/proxyd/backend"
 )
 
-// laggards returns the members whose heads are more than MaxBlockLag behind the
-// group's, nil when heads are not watched. A head that was not seen for
-// HeadMaxAge says nothing.
-func (g *Group) laggards(now time.Time) []*Member {
+// laggards returns which of the members are more than MaxBlockLag behind the
+// group's head, nil when heads are not watched. members are those that could be
+// asked: what others say of their heads counts for nothing. A head that was not
+// seen for HeadMaxAge says nothing either.
+func (g *Group) laggards(members []*Member, now time.Time) []*Member {
 	if g.opts.MaxBlockLag == nil {
 		return nil
 	}
-	heads := make([]uint64, 0, len(g.members))
-	known := make([]bool, len(g.members))
-	for i, m := range g.members {
-		if head, seen := m.Head(); !seen.IsZero() && now.Sub(seen) <= g.opts.HeadMaxAge {
+	heads := make([]uint64, 0, len(members))
+	for _, m := range members {
+		if head, known := g.head(m, now); known {
 			heads = append(heads, head)
-			known[i] = true
 		}
 	}
 	best := groupHead(heads)
 	var out []*Member
-	for i, m := range g.members {
-		if head, _ := m.Head(); known[i] && best > head && best-head > *g.opts.MaxBlockLag {
+	for _, m := range members {
+		if head, known := g.head(m, now); known && best > head && best-head > *g.opts.MaxBlockLag {
 			out = append(out, m)
 		}
 	}
+	g.noteLag(out, best)
 	return out
+}
+
+// head is the number of a member's latest block, if it was seen of late.
+func (g *Group) head(m *Member, now time.Time) (number uint64, known bool) {
+	number, seen := m.Head()
+	return number, !seen.IsZero() && now.Sub(seen) <= g.opts.HeadMaxAge
+}
+
+// noteLag writes a line about members that fell behind, or have caught up. Of
+// more than 64 members it knows the first ones.
+func (g *Group) noteLag(lagging []*Member, best uint64) {
+	var now uint64
+	for _, m := range lagging {
+		now |= 1 << m.index
+	}
+	before := g.lagging.Swap(now)
+	if before == now {
+		return
+	}
+	for _, m := range g.opts.Members[:min(len(g.opts.Members), 64)] {
+		head, _ := m.Head()
+		switch bit := uint64(1) << m.index; {
+		case now&bit != 0 && before&bit == 0:
+			g.opts.Log.Warn("backend behind its group, others are asked", "backend_group", g.opts.Name, "backend", m.Name(), "head", head, "group_head", best)
+		case now&bit == 0 && before&bit != 0:
+			g.opts.Log.Info("backend no longer behind its group", "backend_group", g.opts.Name, "backend", m.Name(), "head", head)
+		}
+	}
 }
 
 // groupHead is the head that members are measured against: the highest, but of
@@ -46,15 +76,18 @@ func groupHead(heads []uint64) uint64 {
 
 // lag is how many blocks a member is behind the group, 0 when that is not known.
 func (g *Group) lag(m *Member, now time.Time) uint64 {
+	own, known := g.head(m, now)
+	if !known {
+		return 0
+	}
 	var heads []uint64
 	for _, m := range g.members {
-		if head, seen := m.Head(); !seen.IsZero() && now.Sub(seen) <= g.opts.HeadMaxAge {
+		if head, known := g.head(m, now); known && m.StandingAt(now).State <= backend.Trial {
 			heads = append(heads, head)
 		}
 	}
-	head, seen := m.Head()
-	if best := groupHead(heads); !seen.IsZero() && now.Sub(seen) <= g.opts.HeadMaxAge && best > head {
-		return best - head
+	if best := groupHead(heads); best > own {
+		return best - own
 	}
 	return 0
 }

@@ -98,6 +98,7 @@ func TestOpRethTransportErrorsMoveOn(t *testing.T) {
 		"429":                           func(n *node) { n.is(devchain.FaultRateLimited) },
 		"429 without JSON":              func(n *node) { n.says(429, "slow down") },
 		"a rate limit in HTTP 200":      func(n *node) { n.errs(-32005, "rate limit") },
+		"a fault of its own":            func(n *node) { n.errs(-32603, "internal error") },
 		"500":                           func(n *node) { n.says(500, "oops") },
 		"500 with an error object":      func(n *node) { n.says(500, `{"id":$id,"error":{"code":-32603,"message":"internal error"}}`) },
 		"502":                           func(n *node) { n.says(502, "<html>") },
@@ -139,15 +140,6 @@ func TestOpRethNullIsAnAnswerWhereTheMethodKnowsIt(t *testing.T) {
 		t.Fatalf("%+v, %v", c.Answer, c.Err)
 	}
 	wantOrder(t, w, "0")
-}
-
-func TestOpRethErrorThatSpeaksAgainstItsEndpointIsReturnedButThePreferenceMovesOn(t *testing.T) {
-	w := newWorld(t, 3, stickyGroup())
-	w.nodes[0].errs(-32603, "internal error")
-	wantRPCError(t, w.get(), `{"code":-32603,"message":"internal error"}`)
-	w.preferredIs("b1")
-	w.well("b1")
-	wantOrder(t, w, "01")
 }
 
 func TestOpRethApplicationErrorsAreReturnedAtOnce(t *testing.T) {

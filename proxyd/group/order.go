@@ -67,7 +67,7 @@ func (g *Group) allWell(calls []*jsonrpc.Call, now time.Time) bool {
 			return false
 		}
 	}
-	return g.opts.MaxBlockLag == nil || g.laggards(now) == nil
+	return g.laggards(g.members, now) == nil
 }
 
 // candidates are the members that may be asked for a call.
@@ -84,20 +84,27 @@ func (c *candidates) standing(m *Member) backend.Standing {
 // candidates looks at every member.
 func (g *Group) candidates(calls []*jsonrpc.Call, now time.Time) *candidates {
 	c := &candidates{members: make([]*Member, 0, len(g.members)), standings: make([]backend.Standing, 0, len(g.members))}
-	archive, lagging := wantsArchive(calls), g.laggards(now)
-	well := 0
+	archive := wantsArchive(calls)
+	can := make([]*Member, 0, len(g.members)) // but for their lag
 	for _, m := range g.members {
 		s := m.StandingAt(now)
+		if s.State <= backend.Trial {
+			can = append(can, m)
+		}
 		if s.State == backend.Foreign || archive && !m.Archive {
 			continue
 		}
-		if s.State < backend.Lagging && slices.Contains(lagging, m) {
-			s.State = backend.Lagging
+		c.members, c.standings = append(c.members, m), append(c.standings, s)
+	}
+	lagging := g.laggards(can, now)
+	well := 0
+	for i, m := range c.members {
+		if slices.Contains(lagging, m) {
+			c.standings[i].State = backend.Lagging
 		}
-		if s.State == backend.Well {
+		if c.standings[i].State == backend.Well {
 			well++
 		}
-		c.members, c.standings = append(c.members, m), append(c.standings, s)
 	}
 	// While less than half is well, soft signs say nothing.
 	ignoreSoft := g.strategy.Spreads() && 2*well < len(c.members)
@@ -109,6 +116,13 @@ func (g *Group) candidates(calls []*jsonrpc.Call, now time.Time) *candidates {
 		}
 		if s.State <= backend.Trial {
 			c.usable = append(c.usable, m)
+		}
+	}
+	if len(c.usable) == 0 { // then late ones are better than one
+		for i, m := range c.members {
+			if c.standings[i].State == backend.Lagging {
+				c.usable = append(c.usable, m)
+			}
 		}
 	}
 	return c
@@ -222,6 +236,22 @@ func (g *Group) Explain(calls []*jsonrpc.Call) []Place {
 		order = []*Member{m}
 	}
 	return g.explain(order, calls)
+}
+
+// Status says how a member is in this group, and how many blocks it is behind when
+// it is Lagging.
+func (g *Group) Status(m *Member) (s backend.Standing, behind uint64) {
+	now := time.Now()
+	c := g.candidates(nil, now)
+	if i := slices.Index(c.members, m); i >= 0 {
+		s = c.standings[i]
+	} else {
+		s = m.StandingAt(now)
+	}
+	if s.State == backend.Lagging {
+		behind = g.lag(m, now)
+	}
+	return s, behind
 }
 
 // explain says why the order is what it is.

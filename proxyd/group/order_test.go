@@ -215,7 +215,7 @@ func TestWithoutAnyArchiveNobodyIsAsked(t *testing.T) {
 			for _, c := range []*jsonrpc.Call{archived(), {Method: "eth_sendRawTransaction", Params: send().Params, Row: send().Row, Label: "eth_sendRawTransaction", Client: archived().Client}} {
 				w.do(time.Second, c)
 				var nobody *Unserviceable
-				if !errors.As(c.Err, &nobody) || strings.Count(c.Err.Error(), "no archive") != 2 {
+				if !errors.As(c.Err, &nobody) || !errors.Is(c.Err, ErrNoArchive) || strings.Count(c.Err.Error(), "not asked: no archive") != 2 {
 					t.Errorf("%s: %+v, %v", c.Method, c.Answer, c.Err)
 				}
 			}
@@ -587,7 +587,7 @@ func TestExplainSaysWhereEachMemberStandsAndWhy(t *testing.T) {
 		for i := range 4 {
 			w.backends[i].Unfit("check", "no")
 		}
-		want("6 lagging, 0 unfit (unfit: no), 1 unfit (unfit: no), 2 unfit (unfit: no), 3 unfit (unfit: no), 4 held (held for 15s), 5 unfit (unfit: eth_syncing is not false), 7 foreign (serves chain id 31337, not 77777)", read())
+		want("6 well, 0 unfit (unfit: no), 1 unfit (unfit: no), 2 unfit (unfit: no), 3 unfit (unfit: no), 4 held (held for 15s), 5 unfit (unfit: eth_syncing is not false), 7 foreign (serves chain id 31337, not 77777)", read())
 	})
 }
 

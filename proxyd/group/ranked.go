@@ -44,6 +44,7 @@ type ranked struct {
 	wake   chan struct{}
 
 	samples [][]sample // of each member, by index, oldest first
+	failing []bool     // the last ping of each
 	stop    context.CancelFunc
 	ended   sync.WaitGroup
 }
@@ -54,7 +55,7 @@ type sample struct {
 }
 
 func newRanked(o Options) Strategy {
-	r := &ranked{rank: o.Rank, members: o.Members, opts: o, wake: make(chan struct{}, 1), samples: make([][]sample, len(o.Members))}
+	r := &ranked{rank: o.Rank, members: o.Members, opts: o, wake: make(chan struct{}, 1), samples: make([][]sample, len(o.Members)), failing: make([]bool, len(o.Members))}
 	setDefault(&r.rank.Interval, 10*time.Second)
 	setDefault(&r.rank.Samples, 10)
 	setDefault(&r.rank.Timeout, time.Second)
@@ -155,6 +156,7 @@ func (r *ranked) round(ctx context.Context) {
 				return
 			}
 			s := sample{took: reply.Took, ok: reply.Err == nil}
+			r.notePing(i, reply.Err)
 			if !s.ok {
 				s.took = r.rank.Timeout
 			}
@@ -168,6 +170,19 @@ func (r *ranked) round(ctx context.Context) {
 	if ctx.Err() == nil {
 		r.place()
 	}
+}
+
+// notePing writes a line when a member's pings begin to fail, and when they are
+// answered again.
+func (r *ranked) notePing(i int, err error) {
+	name := r.members[i].Name()
+	switch failed := err != nil; {
+	case failed && !r.failing[i]:
+		r.opts.Log.Warn("ping failed", "backend_group", r.opts.Name, "backend", name, "method", r.rank.Method, "error", err)
+	case !failed && r.failing[i]:
+		r.opts.Log.Info("ping answered again", "backend_group", r.opts.Name, "backend", name)
+	}
+	r.failing[i] = err != nil
 }
 
 // place computes the scores and puts the members in their order.

@@ -31,6 +31,8 @@ type run struct {
 	hedges    int
 	slow      *time.Timer // fires when the newest attempt but hedges is slow; nil without hedging
 	outrun    bool        // a hedge answered
+	paid      bool        // for the first attempt of the round
+	broke     bool        // the budget allowed no more
 
 	ready  *backend.Attempt      // it ended in this goroutine
 	done   chan *backend.Attempt // nil until an attempt has a goroutine
@@ -195,6 +197,9 @@ func (r *run) launch(ctx context.Context) bool {
 		if ctx.Err() != nil {
 			return false
 		}
+		if r.round > 0 && len(r.order) > 0 && !r.afford() {
+			r.order = nil
+		}
 		if m, trial := r.pick(); m != nil {
 			r.begin(ctx, m, trial, false)
 			return true
@@ -316,15 +321,14 @@ func (r *run) timeout(ctx context.Context) time.Duration {
 // nextRound waits and puts the members that may be asked once more in order. It
 // returns false when there is no further round.
 func (r *run) nextRound(ctx context.Context) bool {
-	if r.round >= r.g.rounds || r.attempts == 0 {
+	if r.round >= r.g.rounds || r.attempts == 0 || r.broke {
 		return false
 	}
 	pause := max(r.backoff(), r.g.heldFor())
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
 		return false // what is known now will be known then
 	}
-	if r.g.retryBudget != nil && !r.g.retryBudget.take(len(r.open), time.Now()) {
-		r.g.counts.spentRetries.Inc()
+	if r.paid = r.takeRetry(); !r.paid {
 		return false
 	}
 	t := time.NewTimer(pause)
@@ -340,6 +344,26 @@ func (r *run) nextRound(ctx context.Context) bool {
 		return r.g.opts.MaxRetries == nil && m.MaxRetries() < r.round
 	})
 	return len(r.order) > 0
+}
+
+// afford reports whether the budget allows one more attempt of a later round; the
+// first one was paid for before the pause.
+func (r *run) afford() bool {
+	if r.paid {
+		r.paid = false
+		return true
+	}
+	return r.takeRetry()
+}
+
+// takeRetry takes a retry of the open calls out of the budget.
+func (r *run) takeRetry() bool {
+	if r.g.retryBudget == nil || r.g.retryBudget.take(len(r.open), time.Now()) {
+		return true
+	}
+	r.broke = true
+	r.g.counts.spentRetries.Inc()
+	return false
 }
 
 // backoff is the pause before the next round: the incumbent's, which grows from
@@ -387,7 +411,7 @@ func (r *run) wasOutrun(a *asking, now time.Time) {
 	took := now.Sub(a.begun)
 	r.g.latencies.get(r.ask.Label).add(took, now)
 	if r.g.outcomes != nil {
-		r.g.outcomes.ended(a.member, ending{label: r.ask.Label, how: wasOutrun, took: took, at: now})
+		r.g.outcomes.ended(a.member, ending{label: r.ask.Label, how: wasOutrun, took: took, timed: true, at: now})
 	}
 }
 

@@ -231,7 +231,7 @@ func (s *scored) ended(m *Member, e ending) {
 		o.now.outrun++
 	}
 	var x *sketch
-	if e.how == wasAnswered || e.how == wasOutrun { // which took at least so long
+	if e.timed { // one that was outrun took at least so long
 		if s.latency[e.label] == nil {
 			s.latency[e.label] = make([]*sketch, len(s.counts))
 		}

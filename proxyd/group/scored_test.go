@@ -31,7 +31,7 @@ type fed struct {
 // feed tells the strategy what became of n calls of a member.
 func (w *world) feed(i int, label string, how how, took time.Duration, n int) {
 	for range n {
-		w.outcomes.ended(w.opts.Members[i], ending{label: label, how: how, took: took, at: time.Now()})
+		w.outcomes.ended(w.opts.Members[i], ending{label: label, how: how, took: took, timed: how == wasAnswered || how == wasOutrun, at: time.Now()})
 	}
 }
 
@@ -413,7 +413,7 @@ func TestScoredCountsAttemptsByWhatBecameOfThem(t *testing.T) {
 		"garbage":         {devchain.Fault{Kind: devchain.FaultGarbage}, tally{failed: 1}},
 		"internal error":  {devchain.Fault{Kind: devchain.FaultRPCError, RPCCode: -32603, RPCMessage: "internal error"}, tally{failed: 1}},
 		"revert":          {devchain.Fault{Kind: devchain.FaultRPCError, RPCCode: 3, RPCMessage: "execution reverted"}, tally{answered: 1}},
-		"data is missing": {devchain.Fault{Kind: devchain.FaultRPCError, RPCCode: -32000, RPCMessage: "header not found"}, tally{answered: 1}},
+		"data is missing": {devchain.Fault{Kind: devchain.FaultRPCError, RPCCode: -32000, RPCMessage: "header not found"}, tally{failed: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, 2, setting{group: byScore}, func(t *testing.T, w *world) {

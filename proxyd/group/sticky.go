@@ -79,18 +79,12 @@ func (s *sticky) answered(begun uint64, m *Member) (moved bool) {
 	return s.preferred.CompareAndSwap(begun, preference(m.index, lost))
 }
 
-// passOn prefers the next member after m, whose answer is the client's but speaks
-// against m.
-func (s *sticky) passOn(begun uint64, m *Member) (moved bool) {
-	members := s.g.opts.Members
-	return s.answered(begun, members[(m.index+1)%len(members)])
-}
-
 // prefers is the index of the member that is preferred now.
 func (s *sticky) prefers() int { return int(s.preferred.Load() & stickyIndex) }
 
 // final reports whether an error of a member is the client's at once: all are but
-// rate limits, and what comes with a status of 429 or 5xx.
+// rate limits, what comes with a status of 429 or 5xx, and what a node says of a
+// fault of its own, like an internal error.
 func (*sticky) final(o classify.Outcome, status int) bool {
-	return o.Hold == classify.None && status < 429
+	return o.Hold == classify.None && !o.Sick && status < 429
 }

@@ -41,13 +41,13 @@ func (r *run) takeResult(ctx context.Context, p *progress, a *asking, result *ba
 		r.takeFailure(p, result)
 	case result.Answer.Error == nil:
 		a.Keep()
-		r.answeredBy(p, a, o)
+		r.answeredBy(p, a)
 		r.settle(p, result.Answer)
 	case class == jsonrpc.SignedSend && (p.ambiguous || p.doubtful) && o.Class == knownTransaction:
-		r.answeredBy(p, a, o)
+		r.answeredBy(p, a)
 		r.lookUp(ctx, p, a.Backend, result.Answer)
 	case o.Elsewhere == classify.No || r.g.final(p.call, result) && !p.hides(o):
-		r.answeredBy(p, a, o)
+		r.answeredBy(p, a)
 		r.settle(p, result.Answer)
 	default:
 		if !o.Sick && o.Hold == classify.None {
@@ -83,10 +83,12 @@ func (r *run) tell(a *asking) {
 		return
 	case result.Outcome.Hold != classify.None:
 		e.how = wasLimited
-	case result.Err == nil && !result.Outcome.Sick:
+	case result.Err == nil && result.Answer.Error == nil:
+		e.how, e.timed = wasAnswered, true
+	case result.Err == nil && result.Outcome.Elsewhere == classify.No: // the call's own error
 		e.how = wasAnswered
 	}
-	if r.slow != nil && e.how == wasAnswered {
+	if r.slow != nil && e.timed {
 		r.g.latencies.get(r.ask.Label).add(e.took, e.at)
 	}
 	if r.g.outcomes != nil {
@@ -98,22 +100,15 @@ func (r *run) tell(a *asking) {
 }
 
 // answeredBy notes who answered a call.
-func (r *run) answeredBy(p *progress, a *asking, o classify.Outcome) {
+func (r *run) answeredBy(p *progress, a *asking) {
 	p.answered = a.Backend
 	if a.hedge && !a.won {
 		a.won, r.outrun = true, true
 		r.g.counts.hedgesWon.Inc()
 	}
-	if r.g.prefers == nil {
-		return
-	}
-	prefer := r.g.prefers.answered
-	if o.Sick {
-		prefer = r.g.prefers.passOn
-	}
-	if prefer(r.begun, a.member) {
+	if r.g.prefers != nil && r.g.prefers.answered(r.begun, a.member) {
 		r.g.notePreferred()
-		r.g.opts.Log.Info("preferred backend changed", "backend_group", r.g.opts.Name, "backend", r.g.opts.Members[r.g.prefers.prefers()].Name())
+		r.g.opts.Log.Info("preferred backend changed", "backend_group", r.g.opts.Name, "backend", a.member.Name())
 	}
 }
 
@@ -224,6 +219,8 @@ func (r *run) failure(p *progress) error {
 		return r.orUnknown(p, nil)
 	case len(p.failures) == 0 && p.limited:
 		return ErrOverCapacity
+	case wantsArchive([]*jsonrpc.Call{p.call}) && !slices.ContainsFunc(r.g.members, func(m *Member) bool { return m.Archive }):
+		return fmt.Errorf("%w: %w", ErrNoArchive, r.unserviceable(p))
 	case r.g.prefers != nil && len(p.failures) > 0:
 		return r.allFailed(p)
 	case len(p.failures) > 0 && p.timeouts == len(p.failures):

@@ -34,7 +34,7 @@ func TestWhatACheckFinds(t *testing.T) {
 		{"syncing is true", syncing, answer{result: "true"}, "eth_syncing: is syncing"},
 		{"syncing is null", syncing, answer{result: "null"}, "eth_syncing: neither false nor a progress"},
 		{"no number", blockNumber, answer{result: `"latest"`}, "eth_blockNumber: no block number"},
-		{"no chain", chainID, answer{result: "null"}, "eth_chainId: no chain id"},
+		{"no chain", chainID, answer{result: "null"}, "eth_chainId: invalid answer"},
 		{"an error", "net_version", answer{err: `{"code":-32603,"message":"internal error at http://node.memory/secret-key"}`}, "net_version: answered an error of class server, code -32603"},
 		{"a status", "net_version", answer{status: 502}, "net_version: status 502"},
 		{"a refused key", "net_version", answer{status: 401}, "net_version: status 401"},

@@ -299,3 +299,14 @@ func TestNoCallOfAClientTriesABackendThatTheProberRecovers(t *testing.T) {
 		w.state(0, backend.Held)
 	})
 }
+
+func TestAnyAnswerThatIsNoLimitBringsABackendBack(t *testing.T) {
+	inBubble(t, 1, setting{backend: recovering(nil)}, func(t *testing.T, w *world) {
+		w.limit(0)
+		w.nodes[0].saysAll(&answer{err: `{"code":-32601,"message":"the method eth_blockNumber does not exist"}`})
+		pass(400 * time.Second)
+		if due, at := w.backends[0].Recovering(time.Now()); due || !at.IsZero() {
+			t.Error("it still recovers")
+		}
+	})
+}

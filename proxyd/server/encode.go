@@ -19,6 +19,7 @@ var (
 	errBodyTooLarge = errors.New("request body too large")
 	errUnauthorized = errors.New("unauthorized: no valid key")
 	errBodyTimeout  = errors.New("request body came too slowly")
+	errOrigin       = errors.New("calls of web pages are not served here")
 	errInternal     = errors.New("internal error")
 	errNoChain      = errors.New("no chain here: the path must name a chain")
 	errUnknownChain = errors.New("no such chain")
@@ -54,6 +55,7 @@ var plain = []struct {
 	{jsonrpc.ErrEmptyBatch, -32600, 400},
 	{errNoAddress, -32600, 400},
 	{errUnauthorized, -32600, 401},
+	{errOrigin, -32600, 403},
 	{errNoChain, -32600, 404},
 	{errUnknownChain, -32600, 404},
 	{jsonrpc.ErrNotAllowed, -32601, 403},
@@ -91,6 +93,8 @@ func (s *Server) judge(err error) verdict {
 			v.code, v.status, v.retryAfter = -32015, 504, 0
 		}
 		return v
+	case errors.Is(err, group.ErrNoArchive): // which waiting does not mend
+		return verdict{code: -32011, status: 503, message: group.ErrNoArchive.Error()}
 	case errors.As(err, &unserviceable):
 		return verdict{code: -32011, status: 503, message: "no backend is currently healthy to serve traffic", retryAfter: max(unserviceable.RetryAfter, time.Second)}
 	case errors.Is(err, group.ErrOverCapacity):

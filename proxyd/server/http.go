@@ -53,6 +53,10 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request, ch *chain) {
 		s.refuse(w, ch, client, errUnauthorized)
 		return
 	}
+	if client.Origin != "" && len(s.opts.CORS.Origins) == 0 {
+		s.refuse(w, ch, client, errOrigin)
+		return
+	}
 	ctx.Context, ctx.at = r.Context(), started.Add(s.opts.Timeout)
 	defer ctx.end()
 	if client.Addr, client.ForwardedFor, ok = s.address.client(r); !ok {

@@ -81,7 +81,8 @@ type Chain struct {
 	Metrics *Metrics
 }
 
-// CORS says which web pages may ask; without Origins none may.
+// CORS says which web pages may ask; without Origins none may, and a request that
+// names one is refused: a page needs no permission to send a simple one.
 type CORS struct {
 	Origins, Methods, Headers []string
 	MaxAge                    time.Duration
