@@ -44,6 +44,7 @@ var families = map[string][]string{
 	"proxyd_backend_out_of_service":       {"backend_name"},
 	"proxyd_backend_out_of_service_total": {"backend_name"},
 	"proxyd_backend_held_off":             {"backend_name"},
+	"proxyd_backend_state":                {"backend_name", "state"},
 	"proxyd_backend_in_flight":            {"backend_name"},
 	"proxyd_group_failovers_total":        {"backend_group_name"},
 	"proxyd_group_retries_total":          {"backend_group_name"},

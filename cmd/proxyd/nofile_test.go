@@ -134,6 +134,7 @@ func (g *gateway) send(t *testing.T, verb, body string) (*http.Response, string)
 		t.Fatal(err)
 	}
 	req.Header.Set("Origin", "https://page.example")
+	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Access-Control-Request-Method", "POST")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {

@@ -53,7 +53,7 @@ func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request, ch *chain) {
 		s.refuse(w, ch, client, errUnauthorized)
 		return
 	}
-	if client.Origin != "" && len(s.opts.CORS.Origins) == 0 {
+	if len(s.opts.CORS.Origins) == 0 && fromPage(r) {
 		s.refuse(w, ch, client, errOrigin)
 		return
 	}

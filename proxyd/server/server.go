@@ -81,8 +81,8 @@ type Chain struct {
 	Metrics *Metrics
 }
 
-// CORS says which web pages may ask; without Origins none may, and a request that
-// names one is refused: a page needs no permission to send a simple one.
+// CORS says which web pages may ask; without Origins none may, and what a page can
+// send without permission is refused.
 type CORS struct {
 	Origins, Methods, Headers []string
 	MaxAge                    time.Duration
