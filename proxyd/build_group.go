@@ -74,10 +74,11 @@ func (b *builder) member(name string, c config.Group) (*group.Member, error) {
 		return nil, fmt.Errorf("there is no backend %q", name)
 	}
 	bc := b.c.Backends[name]
-	m := &group.Member{Backend: be, Weight: bc.Weight, Cost: bc.Cost, Public: bc.Role == "public", Archive: bc.Type == "archive"}
+	fallback := slices.Contains(c.Fallbacks, name) || bc.Role == "fallback" // whatever else its role is
+	m := &group.Member{Backend: be, Weight: bc.Weight, Cost: bc.Cost, Public: bc.Role == "public" && !fallback, Archive: bc.Type == "archive"}
 	switch {
 	case m.Public && c.PublicFirst:
-	case slices.Contains(c.Fallbacks, name) || bc.Role == "fallback":
+	case fallback:
 		m.Tier = 2
 	case m.Public:
 		m.Tier = 3

@@ -114,3 +114,21 @@ func TestFailingPingsAndLagAreToldOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestALaggardThatCannotBeAskedHasNotCaughtUp(t *testing.T) {
+	log := &lineLog{Handler: slog.DiscardHandler}
+	s := lagging("fallback", 5)
+	plain := s.group
+	s.group = func(o *Options) { plain(o); o.Log = slog.New(log) }
+	inBubble(t, 2, s, func(t *testing.T, w *world) {
+		w.heads(100, 50)
+		w.well("b0")
+		w.backends[1].Unfit("check", "no")
+		w.well("b0")
+		w.backends[1].Unfit("check", "")
+		w.well("b0")
+		if behind, again := log.count("backend behind its group"), log.count("backend no longer behind"); behind != 1 || again != 0 {
+			t.Errorf("told %d times that it is behind, %d times that it is not", behind, again)
+		}
+	})
+}

@@ -28,7 +28,7 @@ func (g *Group) laggards(members []*Member, now time.Time) []*Member {
 			out = append(out, m)
 		}
 	}
-	g.noteLag(out, best)
+	g.noteLag(members, out, best)
 	return out
 }
 
@@ -38,10 +38,13 @@ func (g *Group) head(m *Member, now time.Time) (number uint64, known bool) {
 	return number, !seen.IsZero() && now.Sub(seen) <= g.opts.HeadMaxAge
 }
 
-// noteLag writes a line about members that fell behind, or have caught up. Of
-// more than 64 members it knows the first ones.
-func (g *Group) noteLag(lagging []*Member, best uint64) {
-	var now uint64
+// noteLag writes a line about those of members that fell behind, or have caught up;
+// of others nothing is known. Of more than 64 members it knows the first ones.
+func (g *Group) noteLag(members, lagging []*Member, best uint64) {
+	now := g.lagging.Load()
+	for _, m := range members {
+		now &^= 1 << m.index
+	}
 	for _, m := range lagging {
 		now |= 1 << m.index
 	}

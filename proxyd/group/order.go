@@ -41,8 +41,8 @@ type Place struct {
 }
 
 // order returns the members to ask for calls, in order. Those that cannot serve
-// now are left out; when none can, the least bad one is returned and desperate is
-// true, so that a call is tried rather than refused. Only a member on another
+// now are left out; when none can, those that only lag are taken, else the least bad
+// one is returned and desperate is true, so that a call is tried rather than refused. Only a member on another
 // chain, or one that is no archive where archives are asked for, is never tried.
 func (g *Group) order(calls []*jsonrpc.Call) (members []*Member, desperate bool) {
 	now := time.Now()
