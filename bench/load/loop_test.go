@@ -135,7 +135,13 @@ func TestAClosedLoopCountsWhatComesToTheUpstreams(t *testing.T) {
 	o.calls.method = content.Small
 	o.calls.sequence.Store(1 << 40)
 	r := measured(t, target, &o, closedLoop)
-	if len(r.Upstream) != 2 || r.Upstream[0] == 0 || r.Upstream[1] != 2*r.Upstream[0] || r.Asked < r.Upstream[0]-o.connections || r.Asked > r.Upstream[0]+o.connections {
+	// The two counts are taken one after the other, while requests go on: what
+	// comes between them on a busy machine is a small part of all.
+	if len(r.Upstream) != 2 {
+		t.Fatalf("counts %v", r.Upstream)
+	}
+	between := o.connections + r.Upstream[0]/4
+	if r.Upstream[0] == 0 || r.Upstream[1] != 2*r.Upstream[0] || r.Asked < r.Upstream[0]-between || r.Asked > r.Upstream[0]+between {
 		t.Errorf("%d asked, %v came", r.Asked, r.Upstream)
 	}
 	o = options{counts: strings.TrimPrefix(target, "http://")} // no counts there
