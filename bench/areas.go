@@ -19,6 +19,7 @@ var areas = []struct {
 	{"allocation", frames(`^runtime\.(malloc|newobject|newarray|makeslice|growslice|makechan|makemap|rawbyteslice|rawstring|concatstring|slicebytetostring|stringtoslicebyte|\(\*(mcache|mcentral|mheap|mspan|pageAlloc|fixalloc)\))`)},
 	{"scheduler, channels, timers, stacks", frames(`^runtime\.(schedule|findRunnable|park_m|mcall|mstart|gopark|goready|ready|execute|exitsyscall|entersyscall|reentersyscall|newproc|goexit0|gdestroy|gosched|gopreempt|wakep|startm|stopm|sysmon|runqgrab|stealWork|chansend|chanrecv|closechan|selectgo|selectnb|block|sem|notetsleep|notesleep|notewakeup|newstack|morestack|copystack|gogo|asyncPreempt|sigtramp|sighandler|\(\*(timers?|waitq|semaRoot)\))`)},
 	{"metrics library", frames(`^github\.com/prometheus/`)},
+	{"WebSocket library", frames(`^github\.com/coder/websocket`)},
 	{"TLS and cryptography", frames(`^crypto/`)},
 	{"gateway: $1", frames(`^gateway\.internal/proxyd/(\w+)[./]`)},
 	{"gateway: wiring", frames(`^gateway\.internal/|^main\.`)},

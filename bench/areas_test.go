@@ -32,6 +32,7 @@ func TestASampleBelongsToItsFirstFrameInTheTable(t *testing.T) {
 		{"net/http server", []string{"net/textproto.readMIMEHeader", "net/http.readRequest", "net/http.(*conn).readRequest", "net/http.(*conn).serve"}},
 		{"net/http client", []string{"net/http.Header.writeSubset", "net/http.(*persistConn).writeLoop"}},
 		{"TLS and cryptography", []string{"crypto/internal/fips140/aes/gcm.gcmAesEnc", "crypto/tls.(*Conn).Read", "gateway.internal/proxyd/backend.headReader.Read"}},
+		{"WebSocket library", []string{"bufio.(*Writer).Write", "github.com/coder/websocket.(*Conn).writeFrame", "gateway.internal/proxyd/server.(*socket).write"}},
 		{"rest", []string{"runtime.main", "runtime.goexit"}},
 		{"rest", nil},
 	} {

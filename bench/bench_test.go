@@ -169,6 +169,94 @@ func TestWorksConfigureTheGroupOfThisGateway(t *testing.T) {
 	}
 }
 
+func TestWorksWithWebSocketsConfigureThem(t *testing.T) {
+	b := &bench{dir: t.TempDir(), out: t.TempDir()}
+	s := &setting{upstreams: []string{"127.0.0.1:1", "127.0.0.1:2"}, ws: true, timeout: 1}
+	args, err := proxydCommand(b, s, "127.0.0.1:3", b.dir)
+	if err != nil || s.metrics == "" || !slices.Contains(args, portOf(s.metrics)) {
+		t.Fatalf("%v, metrics at %q: %v", args, s.metrics, err)
+	}
+	text, err := os.ReadFile(filepath.Join(b.dir, "proxyd.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Keys without a table must come before the first one.
+	if !strings.HasPrefix(string(text), "ws_backend_group = \"main\"\nws_method_whitelist = [\"eth_subscribe\", \"eth_unsubscribe\", \"eth_getBalance\", \"eth_chainId\"]\n\n[server]\n") {
+		t.Errorf("no WebSockets in\n%s", text)
+	}
+	if n := strings.Count(string(text), "\"\nws_url = \"ws://127.0.0.1:"); n != 2 {
+		t.Errorf("%d backends of 2 have WebSockets in\n%s", n, text)
+	}
+}
+
+// webSockets is a report of works n and o.
+func webSockets() *report {
+	r := &report{Machine: new(machine), Rows: []row{
+		{Work: "n", Title: "idle", Gateway: nameProxyd, Rounds: []measure.Result{{Requests: 50, Seconds: 1, PerConnection: 12 << 10, Goroutines: 2, IdleCPU: 0.25}}},
+		{Work: "n", Title: "idle", Gateway: nameSocket, Rounds: []measure.Result{{Requests: 50, Seconds: 1, PerConnection: 24 << 10, Goroutines: 1}}},
+		{Work: "o", Title: "subscribers", Gateway: nameProxyd, Rounds: []measure.Result{
+			{Requests: 500, Seconds: 1, CPU: 0.006, P50: 30000, Max: 50000, Heads: 5, Subscriptions: 1, Received: 746},
+			{Requests: 500, Seconds: 1, CPU: 0.007, P50: 34000, Max: 40000, Heads: 5, Received: 746}, // with the subscription of the round before
+		}},
+		{Work: "o", Title: "subscribers", Gateway: nameSocket, Rounds: []measure.Result{{Requests: 500, Seconds: 1, CPU: 0.005, P50: 20000, Max: 21000, Heads: 5, Received: 746}}},
+	}}
+	for i := range r.Rows {
+		r.Rows[i].sumUp()
+	}
+	return r
+}
+
+func TestWebSocketsHaveTablesOfTheirOwn(t *testing.T) {
+	text := webSockets().markdown()
+	for _, want := range []string{
+		"| n idle | proxyd | 12.0 | 2.00 | 0.25 | 0 | 0 | 0 | 0.50 |\n|  | coder/websocket bare | 24.0 | 1.00 | 0.00 | 0 | 0 | 0 | 1.00 |\n",
+		"| o subscribers | proxyd | 13.0 | 12.0–14.0 | 1.30 | 32.0 | 50.0 | 1.60 | 10 | 1000 | 746 | 1 | 0 | 0 | 0 |\n|  | coder/websocket bare | 10.0 | 10.0–10.0 | 1.00 | 20.0 | 21.0 | 1.00 | 5 | 500 | 746 | – |",
+		"KiB | 16 | 12.00 | met |", "goroutines of an idle WebSocket | 2 | 2.00 | met |", "% of a core | 1 | 0.25 | met |",
+		"| o | CPU of a notification, × a bare loop of writes | 1.3 | 1.30 | met |", "bare loop of writes | 1.3 | 1.60 | missed |", "at the upstreams | 1 | 1.00 | met |",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "| × HAProxy |\n") {
+		t.Errorf("they are in the tables of the others too:\n%s", text)
+	}
+}
+
+func TestNoTargetIsMetByOneThatAnswersNothing(t *testing.T) {
+	r := webSockets()
+	for i := range r.Rows {
+		r.Rows[i].Rounds = []measure.Result{{Failed: map[string]int{"no WebSockets": 5000}}}
+		r.Rows[i] = row{Work: r.Rows[i].Work, Gateway: r.Rows[i].Gateway, Rounds: r.Rows[i].Rounds}
+		r.Rows[i].sumUp()
+	}
+	if all := r.targets(); len(all) > 0 {
+		t.Errorf("%+v", all)
+	}
+	if r.verdict() == nil {
+		t.Error("it is no error either")
+	}
+}
+
+func TestCountsAreAskedOfThoseWhoHaveThem(t *testing.T) {
+	b, s := new(bench), &setting{upstreams: []string{"127.0.0.1:1"}}
+	for _, tc := range []struct {
+		work, gateway, metrics string
+		want                   []string
+	}{
+		{"a", nameProxyd, "", nil},
+		{"l", nameProxyd, "", []string{"-counts", "127.0.0.1:1"}},
+		{"n", nameProxyd, "127.0.0.1:2", []string{"-metrics", "127.0.0.1:2"}},
+		{"o", nameProxyd, "127.0.0.1:2", []string{"-counts", "127.0.0.1:1", "-metrics", "127.0.0.1:2"}},
+		{"o", nameSocket, "127.0.0.1:2", []string{"-metrics", "127.0.0.1:2"}}, // it publishes by itself
+	} {
+		i := slices.IndexFunc(works, func(w work) bool { return w.id == tc.work })
+		if got := b.counters(&works[i], &gateway{name: tc.gateway}, s, &server{metrics: tc.metrics}); !slices.Equal(got, tc.want) {
+			t.Errorf("work %s, %s: %v, want %v", tc.work, tc.gateway, got, tc.want)
+		}
+	}
+}
+
 func TestNamesOfLinesDoNotOverlap(t *testing.T) {
 	const bottom = plotTop + innerHeight
 	for _, ends := range [][]float64{{100, 200}, {100, 101, 99, 100}, {bottom, bottom, bottom - 1}, {plotTop, bottom - 20, bottom, bottom - 2}} {

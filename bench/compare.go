@@ -28,11 +28,19 @@ type row struct {
 	Idle     float64 `json:"bytes_per_idle_connection,omitempty"`
 	Asked    int     `json:"asked,omitempty"`
 	Upstream []int   `json:"upstream_requests,omitempty"`
-	Seconds  float64 `json:"seconds_a_round"`
-	Sent     float64 `json:"sent_bytes"`
-	Received float64 `json:"received_bytes"`
-	Requests int     `json:"requests"`
-	Slow     int     `json:"slower_than_1s"`
+	// Of idle connections, where the gateway says how many goroutines it has.
+	Goroutines float64 `json:"goroutines_per_idle_connection,omitempty"`
+	IdleCPU    float64 `json:"idle_cpu_percent,omitempty"`
+	// Of subscribers. Requests are notifications then, P50 and P99 the times until
+	// all have a head, and Subscriptions the most that a round made.
+	Heads         int     `json:"heads,omitempty"`
+	Slowest       float64 `json:"slowest_head_us,omitempty"`
+	Subscriptions int     `json:"upstream_subscriptions,omitempty"`
+	Seconds       float64 `json:"seconds_a_round"`
+	Sent          float64 `json:"sent_bytes"`
+	Received      float64 `json:"received_bytes"`
+	Requests      int     `json:"requests"`
+	Slow          int     `json:"slower_than_1s"`
 
 	Failed map[string]int   `json:"failed,omitempty"`
 	Wrong  map[string]int   `json:"wrong,omitempty"`
@@ -133,13 +141,10 @@ func (b *bench) round(ctx context.Context, w *work, g *gateway, s *setting, to *
 		}
 	}
 	var result *measure.Result
-	switch {
-	case w.reads > 0:
+	if w.reads > 0 {
 		result, err = b.read(ctx, w, s, *to)
-	case w.delays != "":
-		result, err = b.load(ctx, w, *to, warmup, length, "-counts", s.upstreams[0])
-	default:
-		result, err = b.load(ctx, w, *to, warmup, length)
+	} else {
+		result, err = b.load(ctx, w, *to, warmup, length, b.counters(w, g, s, *to)...)
 	}
 	var peak int64
 	if *to != nil {
@@ -156,6 +161,18 @@ func (b *bench) round(ctx context.Context, w *work, g *gateway, s *setting, to *
 	return nil
 }
 
+// counters are where the load generator asks for what the upstreams and the
+// gateway have counted.
+func (b *bench) counters(w *work, g *gateway, s *setting, to *server) (args []string) {
+	if w.delays != "" || w.heads > 0 && g.name == nameProxyd {
+		args = append(args, "-counts", s.upstreams[0])
+	}
+	if to.metrics != "" {
+		args = append(args, "-metrics", to.metrics)
+	}
+	return args
+}
+
 // peak is the most memory that a gateway and its children have had.
 func (s *server) peak() (int64, error) {
 	pids, err := proc.Tree(s.pid())
@@ -169,6 +186,9 @@ func brief(r *measure.Result) string {
 	text := fmt.Sprintf("%.0f/s", float64(r.Requests)/r.Seconds)
 	if r.CPU > 0 {
 		text += fmt.Sprintf(", %.1f µs", perRequest(r))
+	}
+	if r.Heads > 0 {
+		text = fmt.Sprintf("%d notifications, %.1f µs each, %.1f ms until all have a head", r.Requests, perRequest(r), r.P50/1000)
 	}
 	if r.PerConnection > 0 {
 		text = fmt.Sprintf("%.1f KiB a connection", r.PerConnection/1024)
@@ -209,6 +229,12 @@ func (r *row) sumUp() {
 			r.Upstream[i] += n
 		}
 		r.Slow += m.Slow
+		r.Heads += m.Heads
+		if m.Heads > 0 {
+			r.Slowest = max(r.Slowest, m.Max)
+		}
+		r.Subscriptions = max(r.Subscriptions, m.Subscriptions)
+		r.Goroutines, r.IdleCPU = m.Goroutines, m.IdleCPU
 		for reason, n := range m.Failed {
 			r.Failed[reason] += n
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // setting is what a gateway is started for.
@@ -25,6 +26,13 @@ type setting struct {
 	// pprof is the address that this gateway's profiler shall listen on, "" for
 	// none: other gateways have no such thing.
 	pprof string
+	// ws has this gateway forward WebSockets, and heads is how often a head is
+	// published, 0 for never.
+	ws    bool
+	heads time.Duration
+	// metrics is set by the command of a gateway that says how many goroutines it
+	// has: the address where it does.
+	metrics string
 	// everyAllocation has it note each allocation instead of one in 512 KiB.
 	everyAllocation bool
 }
@@ -52,6 +60,7 @@ const (
 	nameNginx   = "nginx"
 	nameReverse = "reverseproxy"
 	nameBare    = "net/http bare"
+	nameSocket  = "coder/websocket bare"
 )
 
 // gateways is the table of all. A new one is a file and a line here.
@@ -61,6 +70,7 @@ var gateways = []gateway{
 	{nameNginx, nginxCommand},
 	{nameReverse, reverseCommand},
 	{nameBare, bareCommand},
+	{nameSocket, bareCommand},
 	{nameViem, nil},
 }
 
@@ -68,6 +78,8 @@ var gateways = []gateway{
 type server struct {
 	*process
 	addr string
+	// metrics is where it says how many goroutines it has, "" for nowhere.
+	metrics string
 }
 
 // serve starts a gateway and waits until it listens.
@@ -76,10 +88,11 @@ func (b *bench) serve(ctx context.Context, g *gateway, s *setting) (*server, err
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(b.dir, strings.ReplaceAll(g.name, "/", "-")+"-")
+	dir, err := os.MkdirTemp(b.dir, strings.NewReplacer("/", "-", " ", "-").Replace(g.name)+"-")
 	if err != nil {
 		return nil, fmt.Errorf("directory for %s: %w", g.name, err)
 	}
+	s.metrics = ""
 	args, err := g.command(b, s, addr, dir)
 	if err != nil {
 		return nil, fmt.Errorf("configure %s: %w", g.name, err)
@@ -92,7 +105,7 @@ func (b *bench) serve(ctx context.Context, g *gateway, s *setting) (*server, err
 		b.processes.stop(p)
 		return nil, err
 	}
-	return &server{p, addr}, nil
+	return &server{p, addr, s.metrics}, nil
 }
 
 func portOf(addr string) string {
@@ -117,6 +130,9 @@ func reverseCommand(b *bench, s *setting, addr, _ string) ([]string, error) {
 	return args, nil
 }
 
-func bareCommand(b *bench, _ *setting, addr, _ string) ([]string, error) {
-	return []string{b.program("bareserver"), "-listen", addr}, nil
+func bareCommand(b *bench, s *setting, addr, _ string) ([]string, error) {
+	if s.ws {
+		s.metrics = addr
+	}
+	return []string{b.program("bareserver"), "-listen", addr, "-heads", s.heads.String()}, nil
 }

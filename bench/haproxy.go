@@ -19,6 +19,7 @@ defaults
     timeout client 620s
     timeout http-keep-alive 620s
     timeout server %dms
+    timeout tunnel 620s
     timeout check 1s
     option http-keep-alive
     http-reuse always

@@ -154,7 +154,7 @@ func (b *bench) environment() error {
 	}
 	for _, name := range b.only {
 		if !slices.ContainsFunc(gateways, func(g gateway) bool { return g.name == name }) {
-			return fmt.Errorf("BENCH_GATEWAYS: there is no gateway %q; there are proxyd, haproxy, nginx, reverseproxy, net/http bare and viem", name)
+			return fmt.Errorf("BENCH_GATEWAYS: there is no gateway %q; there are proxyd, haproxy, nginx, reverseproxy, net/http bare, coder/websocket bare and viem", name)
 		}
 	}
 	return nil

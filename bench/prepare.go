@@ -14,7 +14,8 @@ import (
 	"syscall"
 )
 
-// openFiles is how many the idle connections need, on both sides of HAProxy.
+// openFiles is how many the works with thousands of connections need, on both
+// sides of HAProxy.
 const openFiles = 17000
 
 // prepare builds the programs, finds the others and chooses the cores.
@@ -142,7 +143,7 @@ func coreList(text string) (cores []int, err error) {
 }
 
 // moreFiles raises the limit of open files as far as it goes, for the children
-// too. Only the idle connections need many.
+// too. Only works with thousands of connections need many.
 func (b *bench) moreFiles() error {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
@@ -155,9 +156,9 @@ func (b *bench) moreFiles() error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
 		return fmt.Errorf("raise the limit of open files: %w", err)
 	}
-	idle := slices.IndexFunc(works, func(w work) bool { return w.id == "j" })
-	if l.Max < openFiles && b.chosen(&works[idle]) {
-		return fmt.Errorf("at most %d files may be open, work j needs %d: raise it with ulimit -Hn %d, or leave j out with BENCH_WORKS", l.Max, openFiles, openFiles)
+	many := slices.IndexFunc(works, func(w work) bool { return w.needsFiles() && b.chosen(&w) })
+	if l.Max < openFiles && many >= 0 {
+		return fmt.Errorf("at most %d files may be open, work %s needs %d: raise it with ulimit -Hn %d, or leave it out with BENCH_WORKS", l.Max, works[many].id, openFiles, openFiles)
 	}
 	return nil
 }

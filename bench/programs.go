@@ -16,7 +16,7 @@ import (
 // startUpstreams starts the upstreams of a work; the setting is for the gateways
 // in front of them.
 func (b *bench) startUpstreams(ctx context.Context, w *work) (s *setting, stop func(), err error) {
-	s = &setting{timeout: w.timeout, group: w.group}
+	s = &setting{timeout: w.timeout, group: w.group, ws: w.ws, heads: w.heads}
 	if s.timeout == 0 {
 		s.timeout = 5000
 	}
@@ -30,6 +30,9 @@ func (b *bench) startUpstreams(ctx context.Context, w *work) (s *setting, stop f
 	}
 	if w.delays != "" {
 		args = append(args, "-delay", w.delays)
+	}
+	if w.heads > 0 {
+		args = append(args, "-heads", w.heads.String())
 	}
 	listeners := w.listeners
 	if listeners == 0 {

@@ -3,12 +3,23 @@ package main
 import (
 	"fmt"
 	"strings"
+
+	"gateway.internal/bench/internal/content"
 )
 
 // proxydCommand configures this gateway as an operator would who uses all of it:
 // limits per client address, cache, metrics, log level error.
 func proxydCommand(b *bench, s *setting, addr, dir string) ([]string, error) {
 	var c strings.Builder
+	metrics := "0"
+	if s.ws {
+		addr, err := freeAddr()
+		if err != nil {
+			return nil, err
+		}
+		s.metrics, metrics = addr, portOf(addr)
+		fmt.Fprintf(&c, "ws_backend_group = \"main\"\nws_method_whitelist = [\"eth_subscribe\", \"eth_unsubscribe\", %q, %q]\n\n", content.Small, content.Chain)
+	}
 	c.WriteString(`[server]
 rpc_host = "127.0.0.1"
 rpc_port = 8545
@@ -46,6 +57,9 @@ out_of_service_seconds = 30
 		name := fmt.Sprintf("node%d", i+1)
 		names = append(names, fmt.Sprintf("%q", name))
 		fmt.Fprintf(&c, "\n[backends.%s]\nrpc_url = \"%s://%s\"\n", name, s.scheme(), upstream)
+		if s.ws {
+			fmt.Fprintf(&c, "ws_url = \"ws://%s\"\n", upstream)
+		}
 		if s.ca != "" {
 			fmt.Fprintf(&c, "ca_file = %q\n", s.ca)
 		}
@@ -53,7 +67,7 @@ out_of_service_seconds = 30
 	fmt.Fprintf(&c, "\n[backend_groups.main]\nbackends = [%s]\n%s", strings.Join(names, ", "), s.group)
 	c.WriteString("\n[rpc_method_mappings]\n\"eth_*\" = \"main\"\n")
 	file, err := b.writeConfig(dir, "proxyd.toml", c.String())
-	args := []string{b.program("proxyd"), "run", "--http.port", portOf(addr), "--metrics.port", "0", file}
+	args := []string{b.program("proxyd"), "run", "--http.port", portOf(addr), "--metrics.port", metrics, file}
 	if s.everyAllocation {
 		args = append([]string{"env", "GODEBUG=memprofilerate=1"}, args...)
 	}

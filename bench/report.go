@@ -60,6 +60,10 @@ upstream, so that the rates say little and the processor's time is what compares
 - m: viem in Node.js reads balances, four at a time, through this gateway or with its own fallback transport over the same two backends.
   Its options are the defaults, but for the timeout of the transports below fallback, which is this gateway's response timeout. It
   shares a core with the upstreams, and has made 200 reads from a good one before.
+- n, o: the bare one is Go's net/http with coder/websocket and next to nothing else: a handler that waits in the reader, and for o a loop
+  that writes the same notification to all. In o the upstream of this gateway publishes a head every 500 ms; CPU µs are those of a
+  notification, and the time is from the upstream's write, or from before the first write of the loop, until the last client has
+  read it. Every byte of every notification is compared, and that each client gets each head once and in order.
 
 proxyd reads each call, looks up its method, limits, caches and counts it, and checks each answer and its id. HAProxy, nginx and
 reverseproxy (Go's httputil.ReverseProxy) forward bytes.
@@ -79,7 +83,7 @@ func (r *report) markdown() string {
 	last := ""
 	for i := range r.Rows {
 		o := &r.Rows[i]
-		if o.Idle > 0 || o.Asked > 0 {
+		if o.Idle > 0 || o.Asked > 0 || o.Heads > 0 {
 			continue
 		}
 		b.WriteString(head)
@@ -103,6 +107,8 @@ func (r *report) markdown() string {
 	r.idleTable(&b)
 	r.tailTable(&b)
 	r.viemTable(&b)
+	r.socketTable(&b)
+	r.headTable(&b)
 	r.faults(&b)
 	r.targetTable(&b)
 	return b.String()
@@ -112,7 +118,7 @@ func (r *report) idleTable(b *strings.Builder) {
 	head := "\nMemory is resident memory of the gateway's processes; the kernel's buffers of sockets are not in it.\n\n| j 5,000 idle connections | KiB each | peak MiB | failed | wrong | × bare net/http | × HAProxy |\n|---|--:|--:|--:|--:|--:|--:|\n"
 	for i := range r.Rows {
 		o := &r.Rows[i]
-		if o.Idle <= 0 {
+		if o.Idle <= 0 || o.Goroutines > 0 {
 			continue
 		}
 		b.WriteString(head)
@@ -167,6 +173,63 @@ func (r *report) viemTable(b *strings.Builder) {
 		fmt.Fprintf(b, "| %s | %s | %d | %d | %d | %d | %.1f | %.1f | %d | %.2f |\n", title, through, o.Requests+failed+wrong, o.Asked, failed, wrong,
 			o.P50/1000, o.P99/1000, o.Slow, o.Seconds)
 	}
+}
+
+// socketTable is that of the idle WebSockets.
+func (r *report) socketTable(b *strings.Builder) {
+	head := "\n| n idle WebSockets | gateway | KiB each | goroutines each | CPU while idle, % of a core | peak MiB | failed | wrong | × bare |\n|---|---|--:|--:|--:|--:|--:|--:|--:|\n"
+	last := ""
+	for i := range r.Rows {
+		o := &r.Rows[i]
+		if o.Idle <= 0 || o.Goroutines <= 0 {
+			continue
+		}
+		b.WriteString(head)
+		head = ""
+		fmt.Fprintf(b, "| %s | %s | %.1f | %.2f | %.2f | %.0f | %d | %d | %s |\n", titleOnce(o, &last), o.Gateway, o.Idle/1024, o.Goroutines, o.IdleCPU, mib(o.Peak),
+			measure.Sum(o.Failed), measure.Sum(o.Wrong), r.toBare(o, func(o *row) float64 { return o.Idle }))
+	}
+}
+
+// headTable is that of the subscribers.
+func (r *report) headTable(b *strings.Builder) {
+	head := "\n| o subscribers | gateway | CPU µs | in rounds | × bare | ms until all have it, p50 | slowest | × bare | heads | notifications | bytes each | upstream subscriptions | peak MiB | failed | wrong |\n" +
+		"|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+	last := ""
+	for i := range r.Rows {
+		o := &r.Rows[i]
+		if o.Heads == 0 {
+			continue
+		}
+		b.WriteString(head)
+		head = ""
+		made := "–"
+		if o.Gateway == nameProxyd {
+			made = fmt.Sprint(o.Subscriptions)
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s–%s | %s | %.1f | %.1f | %s | %d | %d | %.0f | %s | %.0f | %d | %d |\n", titleOnce(o, &last), o.Gateway,
+			figure(o.CPU), figure(o.CPULow), figure(o.CPUHigh), r.toBare(o, func(o *row) float64 { return o.CPU }),
+			o.P50/1000, o.Slowest/1000, r.toBare(o, func(o *row) float64 { return o.P50 }),
+			o.Heads, o.Requests, o.Received, made, mib(o.Peak), measure.Sum(o.Failed), measure.Sum(o.Wrong))
+	}
+}
+
+// titleOnce is what a row's work is, in the first of its rows.
+func titleOnce(o *row, last *string) string {
+	if o.Work == *last {
+		return ""
+	}
+	*last = o.Work
+	return o.Work + " " + o.Title
+}
+
+// toBare is a figure through that of the bare WebSockets in the same work.
+func (r *report) toBare(o *row, figure func(*row) float64) string {
+	bare := r.find(o.Work, nameSocket)
+	if bare == nil || figure(bare) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f", figure(o)/figure(bare))
 }
 
 // faults lists the reasons of what failed or was wrong.

@@ -68,6 +68,13 @@ var targets = []target{
 	{"m1", "reads failed through a first backend that refuses", 0, of("m1", faulty)},
 	{"m2", "reads failed through a first backend that answers 503", 0, of("m2", faulty)},
 	{"m3", "reads failed through a first backend that hangs", 0, of("m3", faulty)},
+	{"n", "memory of an idle WebSocket, KiB", 16, ofAnswered("n", func(o *row) float64 { return o.Idle / 1024 })},
+	{"n", "goroutines of an idle WebSocket", 2, ofAnswered("n", func(o *row) float64 { return o.Goroutines })},
+	{"n", "CPU while 5,000 WebSockets are idle, % of a core", 1, ofAnswered("n", func(o *row) float64 { return o.IdleCPU })},
+	{"o", "CPU of a notification, × a bare loop of writes", 1.3, toSocket("o", func(o *row) float64 { return o.CPU })},
+	{"o", "time until all 5,000 have a head, × a bare loop of writes", 1.3, toSocket("o", func(o *row) float64 { return o.P50 })},
+	{"o", "subscriptions at the upstreams", 1, ofAnswered("o", func(o *row) float64 { return float64(o.Subscriptions) })},
+	{"p", "CPU of a small call over WebSockets, µs", 30, ofAnswered("p", func(o *row) float64 { return o.CPU })},
 }
 
 // ratioTo compares this gateway's processor time in a work with HAProxy's in
@@ -82,10 +89,33 @@ func ratioTo(own, other string) func(*report) (float64, bool) {
 	}
 }
 
+// toSocket compares this gateway with the bare loop of coder/websocket.
+func toSocket(work string, figure func(*row) float64) func(*report) (float64, bool) {
+	return func(r *report) (float64, bool) {
+		o, bare := r.find(work, nameProxyd), r.find(work, nameSocket)
+		if o == nil || bare == nil || figure(o) == 0 || figure(bare) == 0 {
+			return 0, false
+		}
+		return figure(o) / figure(bare), true
+	}
+}
+
 func of(work string, figure func(*row) float64) func(*report) (float64, bool) {
 	return func(r *report) (float64, bool) {
 		o := r.find(work, nameProxyd)
 		if o == nil {
+			return 0, false
+		}
+		return figure(o), true
+	}
+}
+
+// ofAnswered is a figure of a work in which something was answered: without that,
+// nothing costs nothing.
+func ofAnswered(work string, figure func(*row) float64) func(*report) (float64, bool) {
+	return func(r *report) (float64, bool) {
+		o := r.find(work, nameProxyd)
+		if o == nil || o.Requests == 0 {
 			return 0, false
 		}
 		return figure(o), true

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"gateway.internal/bench/internal/content"
 )
@@ -39,6 +40,10 @@ type work struct {
 	// learns is true where the gateway has to learn which backends are good: it
 	// is warmed up for longer before the first round.
 	learns bool
+	// ws has this gateway forward WebSockets.
+	ws bool
+	// heads is how often the upstreams publish a head, 0 for never.
+	heads time.Duration
 	// reads is how many reads viem makes in a second of the usual length,
 	// instead of the load generator; 0 for a work without viem.
 	reads int
@@ -53,6 +58,13 @@ const (
 	hangingLong = 34.0 / 3
 )
 
+// headInterval is how often heads are published in work o: seldom enough that one
+// has come to all subscribers before the next, in a fraction of the time.
+const headInterval = 500 * time.Millisecond
+
+// headsLong times the usual length is that of work o, which is for some heads.
+const headsLong = 2
+
 // The works with a slow upstream.
 const (
 	fastDelay = "5ms"
@@ -66,6 +78,7 @@ var (
 	several = []string{nameProxyd, nameHAProxy, nameNginx} // those that know a second upstream
 	only    = []string{nameProxyd}
 	viems   = []string{nameProxyd, nameViem}
+	sockets = []string{nameProxyd, nameSocket}
 )
 
 // works is the table of all work. Letters are those of docs/performance.md.
@@ -112,4 +125,18 @@ var works = []work{
 	{id: "m1", title: "first backend refuses", gateways: viems, cold: true, first: "refuse", timeout: 1000, reads: 500},
 	{id: "m2", title: "first backend answers status 503", gateways: viems, cold: true, first: "503", timeout: 1000, reads: 500},
 	{id: "m3", title: "first backend hangs, timeout 1 s", gateways: viems, cold: true, first: "hang", timeout: 1000, reads: 20, once: true},
+	{id: "n", title: "5,000 idle WebSockets that have asked nothing", gateways: sockets, ws: true, once: true,
+		load: []string{"-ws", "-silent", "-idle", "5000", "-method", content.Chain}},
+	{id: "n2", title: "5,000 idle WebSockets after a call on each", gateways: sockets, ws: true, once: true,
+		load: []string{"-ws", "-idle", "5000", "-method", content.Chain}},
+	{id: "o", title: "5,000 subscribers to newHeads", gateways: sockets, ws: true, heads: headInterval, long: headsLong,
+		load: []string{"-subscribers", "5000"}},
+	{id: "p", title: "small call over 64 WebSockets (HAProxy pipes them to the upstream's)", gateways: []string{nameProxyd, nameHAProxy}, ws: true,
+		load: []string{"-ws", "-connections", "64", "-method", content.Small}},
+}
+
+// needsFiles reports whether a work has so many connections that the limit of open
+// files must be raised for it.
+func (w *work) needsFiles() bool {
+	return slices.Contains(w.load, "-idle") || slices.Contains(w.load, "-subscribers")
 }

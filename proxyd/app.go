@@ -30,9 +30,9 @@ type Options struct {
 	// Registry collects the metrics. Default: a new one with the Go and
 	// process collectors.
 	Registry *prometheus.Registry
-	// RPCAddr and MetricsAddr replace the listeners' addresses of the file; ""
+	// RPCAddr, WSAddr and MetricsAddr replace the listeners' addresses of the file; ""
 	// leaves them. Port 0 takes a free one.
-	RPCAddr, MetricsAddr string
+	RPCAddr, WSAddr, MetricsAddr string
 	// APIKeys free clients that send one as X-Api-Key from rate limits.
 	APIKeys []string
 	// ProxyIP is appended to the X-Forwarded-For header of upstream requests.
@@ -48,12 +48,13 @@ type App struct {
 	graph    *graph
 	up       prometheus.Gauge
 
-	rpcAddr, metricsAddr net.Addr
-	serving              sync.WaitGroup
-	failed               chan error
-	teardown             []step // run backwards by Stop
-	stop                 sync.Once
-	stopped              error
+	rpcAddr, wsAddr, metricsAddr net.Addr
+
+	serving  sync.WaitGroup
+	failed   chan error
+	teardown []step // run backwards by Stop
+	stop     sync.Once
+	stopped  error
 }
 
 // step is one part of the teardown.
@@ -87,6 +88,7 @@ func New(c *config.Config, o Options) (*App, error) {
 func (a *App) Start() error {
 	a.onStop("graph", func(ctx context.Context) error { a.graph.close(ctx); return nil })
 	a.graph.start()
+	a.onStop("WebSocket clients", func(ctx context.Context) error { a.graph.front.CloseSockets(ctx); return nil })
 	if err := a.listen(); err != nil {
 		return errors.Join(err, a.Stop(context.Background()))
 	}
@@ -95,6 +97,9 @@ func (a *App) Start() error {
 	attrs := []any{}
 	if a.rpcAddr != nil {
 		attrs = append(attrs, "rpc_addr", a.rpcAddr.String())
+	}
+	if a.wsAddr != nil {
+		attrs = append(attrs, "ws_addr", a.wsAddr.String())
 	}
 	if a.metricsAddr != nil {
 		attrs = append(attrs, "metrics_addr", a.metricsAddr.String())
@@ -124,6 +129,11 @@ func (a *App) listen() (err error) {
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 		if _, err = a.serve("pprof", s.PprofAddr, &http.Server{Handler: mux}); err != nil {
+			return err
+		}
+	}
+	if addr := address(a.opts.WSAddr, s.WSHost, s.WSPort, s.WSPort != 0); addr != "" {
+		if a.wsAddr, err = a.serve("ws", addr, &http.Server{Handler: a.graph.front.Upgrades()}); err != nil {
 			return err
 		}
 	}
@@ -180,17 +190,25 @@ func (a *App) serve(name, addr string, srv *http.Server) (net.Addr, error) {
 // RPCAddr is where JSON-RPC is served, nil for nowhere.
 func (a *App) RPCAddr() net.Addr { return a.rpcAddr }
 
+// WSAddr is where only WebSocket connections are served, nil for nowhere.
+func (a *App) WSAddr() net.Addr { return a.wsAddr }
+
 // MetricsAddr is where metrics are served, nil for nowhere.
 func (a *App) MetricsAddr() net.Addr { return a.metricsAddr }
 
 // Failed receives an error when a listener ends by itself.
 func (a *App) Failed() <-chan error { return a.failed }
 
-// Drain makes the health checks fail and goes on serving for
-// graceful_shutdown_seconds, or until the context ends.
+// Drain makes the health checks fail, closes WebSocket connections one after another,
+// and goes on serving HTTP for graceful_shutdown_seconds, or until the context ends.
 func (a *App) Drain(ctx context.Context) {
 	a.log.Info("draining", "seconds", a.config.Server.GracefulShutdown.D().Seconds())
-	a.graph.front.Drain()
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		a.graph.front.Drain(ctx, a.config.Server.GracefulShutdown.D())
+	}()
+	defer func() { <-drained }()
 	t := time.NewTimer(a.config.Server.GracefulShutdown.D())
 	defer t.Stop()
 	select {

@@ -13,11 +13,13 @@ import (
 	"gateway.internal/proxyd/backend"
 	"gateway.internal/proxyd/cache"
 	"gateway.internal/proxyd/config"
+	"gateway.internal/proxyd/filters"
 	"gateway.internal/proxyd/group"
 	"gateway.internal/proxyd/jsonrpc"
 	"gateway.internal/proxyd/probe"
 	"gateway.internal/proxyd/ratelimit"
 	"gateway.internal/proxyd/server"
+	"gateway.internal/proxyd/subscribe"
 )
 
 // graph is what a configuration becomes: the objects that answer calls. Building
@@ -27,6 +29,7 @@ type graph struct {
 	groups   []groupOf // sorted by chain and name
 	caches   []*cache.Cache
 	probers  []*probe.Prober
+	hubs     []*subscribe.Hub
 	front    *server.Server
 }
 
@@ -44,12 +47,15 @@ type metrics struct {
 	probe     *probe.Metrics
 	ratelimit *ratelimit.Metrics
 	server    *server.Metrics
+	subscribe *subscribe.Metrics
+	filters   *filters.Metrics
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	return &metrics{
 		backend: backend.NewMetrics(reg), group: group.NewMetrics(reg), cache: cache.NewMetrics(reg),
 		ratelimit: ratelimit.NewMetrics(reg), probe: probe.NewMetrics(reg), server: server.NewMetrics(reg),
+		subscribe: subscribe.NewMetrics(reg), filters: filters.NewMetrics(reg),
 	}
 }
 
@@ -87,7 +93,10 @@ func (b *builder) labelled(chain string) prometheus.Registerer {
 
 // chains are all chains by name, the top level's as "".
 func (b *builder) chains() map[string]config.Chain {
-	chains := map[string]config.Chain{"": {ChainID: b.c.ChainID, RPCMethodMappings: b.c.RPCMethodMappings, BackendGroups: b.c.BackendGroups}}
+	chains := map[string]config.Chain{"": {
+		ChainID: b.c.ChainID, RPCMethodMappings: b.c.RPCMethodMappings, BackendGroups: b.c.BackendGroups,
+		WSBackendGroup: b.c.WSBackendGroup, WSMethodWhitelist: b.c.WSMethodWhitelist,
+	}}
 	maps.Copy(chains, b.c.Chains)
 	return chains
 }
@@ -115,7 +124,7 @@ func (b *builder) build() (*graph, error) {
 		b.memory = memory
 	}
 	b.limits = ratelimit.NewMemory(b.c.RateLimit.MaxKeys)
-	routes := make(map[string]*server.Routes, len(chains))
+	routes := make(map[string]routes, len(chains))
 	for _, name := range slices.Sorted(maps.Keys(chains)) {
 		if routes[name], err = b.chain(g, table, name, chains[name]); err != nil {
 			return nil, err
@@ -128,35 +137,76 @@ func (b *builder) build() (*graph, error) {
 	return g, err
 }
 
+// routes are the ways of one chain's calls over HTTP and over WebSocket; the latter
+// nil for a chain without.
+type routes struct{ http, socket *server.Routes }
+
 // chain builds what one chain's calls go through, and says which way they go.
-func (b *builder) chain(g *graph, table *jsonrpc.Table, name string, c config.Chain) (*server.Routes, error) {
+func (b *builder) chain(g *graph, table *jsonrpc.Table, name string, c config.Chain) (r routes, err error) {
 	groups, err := b.groups(g, name, c.BackendGroups)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	answers := b.cache(name)
 	g.caches = append(g.caches, answers)
 	limits, err := b.limiter(name)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	routes := server.NewRoutes(table)
+	r.http = server.NewRoutes(table)
+	kept := b.filters(name, table)
 	targets := make(map[string]*server.Target, len(groups))
 	for name, gr := range groups {
-		targets[name] = &server.Target{Group: name, Handler: jsonrpc.Chain(gr, limits, answers.Middleware)}
+		targets[name] = &server.Target{Group: name, Handler: jsonrpc.Chain(gr, limits, answers.Middleware, kept.Middleware)}
 	}
 	for method, group := range c.RPCMethodMappings {
 		if group == config.Refuse {
-			routes.Map(method, &server.Target{})
+			r.http.Map(method, &server.Target{})
 			continue
 		}
 		t, ok := targets[group]
 		if !ok {
-			return nil, fmt.Errorf("rpc_method_mappings.%s: there is no backend group %q", method, group)
+			return r, fmt.Errorf("rpc_method_mappings.%s: there is no backend group %q", method, group)
 		}
-		routes.Map(method, t)
+		r.http.Map(method, t)
 	}
-	return routes, nil
+	if c.WSBackendGroup == "" {
+		return r, nil
+	}
+	gr, ok := groups[c.WSBackendGroup]
+	if !ok {
+		return r, fmt.Errorf("ws_backend_group: there is no backend group %q", c.WSBackendGroup)
+	}
+	hub := b.hub(name, gr)
+	g.hubs = append(g.hubs, hub)
+	subscriptions := &server.Target{Group: c.WSBackendGroup, Handler: jsonrpc.Chain(hub, limits)}
+	r.socket = r.http.OverWebSocket(c.WSMethodWhitelist, targets[c.WSBackendGroup], subscriptions)
+	return r, nil
+}
+
+// filters returns what serves one chain's filters.
+func (b *builder) filters(chain string, table *jsonrpc.Table) *filters.Filters {
+	var backends []string
+	for name := range b.c.Backends {
+		if b.chainOf[name] == chain {
+			backends = append(backends, name)
+		}
+	}
+	slices.Sort(backends)
+	c := b.c.Filters
+	return filters.New(filters.Options{
+		Mode: filters.Mode(c.Mode), Backends: backends, Expiry: c.Expiry.D(), MaxPerClient: c.MaxPerClient, Table: table,
+		Metrics: b.metrics[chain].filters, Log: b.chainLog(chain),
+	})
+}
+
+// hub returns what serves one chain's subscriptions.
+func (b *builder) hub(chain string, gr *group.Group) *subscribe.Hub {
+	c := b.c.Server
+	return subscribe.New(subscribe.Options{
+		Group: gr, PollInterval: c.WSPollInterval.D(), HeadStall: c.WSHeadStall.D(), ReplayBlocks: c.WSReplayBlocks, CountGaps: c.WSGap == "count",
+		MaxPerSession: c.MaxWSSubscriptions, Metrics: b.metrics[chain].subscribe, Log: b.chainLog(chain),
+	})
 }
 
 func (b *builder) cache(chain string) *cache.Cache {
@@ -219,7 +269,7 @@ func compile(exprs []string) ([]*regexp.Regexp, error) {
 	return out, nil
 }
 
-func (b *builder) front(routes map[string]*server.Routes, g *graph) (*server.Server, error) {
+func (b *builder) front(routes map[string]routes, g *graph) (*server.Server, error) {
 	c := b.c.Server
 	trusted := make([]netip.Prefix, len(c.TrustedProxies))
 	for i, text := range c.TrustedProxies {
@@ -235,19 +285,23 @@ func (b *builder) front(routes map[string]*server.Routes, g *graph) (*server.Ser
 	}
 	top := routes[""]
 	if len(b.c.RPCMethodMappings) == 0 {
-		top = nil
+		top.http = nil
 	}
 	chains := make(map[string]server.Chain, len(b.c.Chains))
 	for name := range b.c.Chains {
-		chains[name] = server.Chain{Routes: routes[name], Metrics: b.metrics[name].server}
+		chains[name] = server.Chain{Routes: routes[name].http, WSRoutes: routes[name].socket, Metrics: b.metrics[name].server}
 	}
 	return server.New(server.Options{
-		Routes: top, Chains: chains, Ready: g.ready,
+		Routes: top.http, WSRoutes: top.socket, Chains: chains, Ready: g.ready,
 		Keys: b.c.Authentication, APIKeys: b.o.APIKeys, PublicAccess: c.PublicAccess,
 		AddressHeader: b.c.RateLimit.IPHeaderOverride, TrustedProxies: trusted,
 		MaxBody: c.MaxBodySizeBytes, MaxBatch: b.c.Batch.MaxSize, Timeout: c.Timeout.D(), Gzip: c.Gzip,
 		WriteTimeout: c.WriteTimeout.D(), MaxStreams: c.MaxStreamsPerClient,
-		CORS:     server.CORS{Origins: c.CORSAllowedOrigins, Methods: c.CORSAllowedMethods, Headers: c.CORSAllowedHeaders, MaxAge: c.CORSMaxAge.D()},
+		CORS: server.CORS{Origins: c.CORSAllowedOrigins, Methods: c.CORSAllowedMethods, Headers: c.CORSAllowedHeaders, MaxAge: c.CORSMaxAge.D()},
+		Sockets: server.Sockets{
+			MaxCalls: int(max(0, c.MaxConcurrentWSRPCs)), Max: c.MaxClientWSConns, MaxPerClient: c.MaxWSConnsPerClient,
+			PingInterval: c.WSPingInterval.D(), AllowAllOrigins: c.AllowAllOrigins,
+		},
 		ServedBy: c.EnableServedByHeader, LogBodies: logBodies,
 		WhitelistMessage: b.c.WhitelistErrorMessage, BatchMessage: b.c.Batch.ErrorMessage, RateLimitMessage: b.c.RateLimit.ErrorMessage,
 		Metrics: b.metrics[""].server, Log: b.log,

@@ -53,7 +53,7 @@ func (b *builder) backends(g *graph, chains map[string]config.Chain) error {
 			retries = *c.MaxRetries
 		}
 		be, err := backend.New(backend.Options{
-			Name: name, URL: c.RPCURL.Reveal(), Username: c.Username.Reveal(), Password: c.Password.Reveal(), Headers: headers, TLS: tlsConfig,
+			Name: name, URL: c.RPCURL.Reveal(), WSURL: c.SocketURL().Reveal(), Username: c.Username.Reveal(), Password: c.Password.Reveal(), Headers: headers, TLS: tlsConfig,
 			StripTrailingXFF: c.StripTrailingXFF, ProxyIP: b.o.ProxyIP, Gzip: c.Gzip, HTTP2: c.HTTP2,
 			ResponseTimeout: timeout.D(), DialTimeout: d.DialTimeout.D(), MaxResponseSize: d.MaxResponseSize,
 			AllowedStatuses: c.AllowedStatusCodes, MaxRetries: retries, MaxRPS: c.MaxRPS, MaxRPSStrict: c.MaxRPSStrict,

@@ -70,6 +70,9 @@ func (g *graph) start() {
 
 // close ends what traffic and start have started. No call may come any more.
 func (g *graph) close(ctx context.Context) {
+	for _, h := range g.hubs {
+		h.Close()
+	}
 	for _, p := range g.probers {
 		p.Stop()
 	}

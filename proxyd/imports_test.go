@@ -16,7 +16,7 @@ var rungs = [][]string{
 	{"proxyd/classify"},
 	{"proxyd/backend"},
 	{"proxyd/group", "proxyd/probe"},
-	{"proxyd/cache", "proxyd/ratelimit", "proxyd/consensus", "proxyd/subscribe", "proxyd/txguard", "proxyd/fleet"},
+	{"proxyd/cache", "proxyd/ratelimit", "proxyd/consensus", "proxyd/subscribe", "proxyd/filters", "proxyd/txguard", "proxyd/fleet"},
 	{"proxyd/server", "proxyd/admin"},
 	{"proxyd"},
 	{"cmd/proxyd"},

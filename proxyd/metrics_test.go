@@ -56,6 +56,12 @@ var families = map[string][]string{
 	"proxyd_group_budget_spent_total":     {"backend_group_name", "kind"},
 	"proxyd_cache_size_bytes":             {},
 	"proxyd_cache_entries":                {},
+	"proxyd_client_ws_slow_readers_total": {},
+	"proxyd_filters":                      {},
+	"proxyd_filters_expired_total":        {},
+	"proxyd_filters_evicted_total":        {},
+	"proxyd_filters_refused_total":        {},
+	"proxyd_filters_gaps_total":           {},
 }
 
 // never are families that this test does not bring about: their labels are known from the code.

@@ -1,5 +1,5 @@
-// Command bareserver is net/http with a handler that does next to nothing: what
-// an idle connection costs any Go program.
+// Command bareserver is net/http and, over it, coder/websocket with handlers that
+// do next to nothing: what a connection and a notification cost any Go program.
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime"
 	"strconv"
 
 	"gateway.internal/bench/internal/content"
@@ -16,23 +17,35 @@ import (
 
 func main() {
 	listen := flag.String("listen", "", "address to listen on")
+	interval := flag.Duration("heads", 0, "how often a head is written to all WebSockets that have subscribed, 0 for never")
 	flag.Parse()
 	err := fmt.Errorf("-listen is missing, like -listen 127.0.0.1:8000")
 	if *listen != "" {
-		err = http.ListenAndServe(*listen, http.HandlerFunc(answer))
+		s := newServer()
+		if *interval > 0 {
+			go s.publishEvery(*interval)
+		}
+		err = http.ListenAndServe(*listen, s)
 	}
 	fmt.Fprintf(os.Stderr, "bareserver: %v\n", err)
 	os.Exit(1)
 }
 
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Header.Get("Upgrade") != "":
+		s.socket(w, r)
+	case r.URL.Path == "/metrics":
+		fmt.Fprintf(w, "go_goroutines %d\n", runtime.NumGoroutine())
+	default:
+		answer(w, r)
+	}
+}
+
 // answer answers a single call.
 func answer(w http.ResponseWriter, r *http.Request) {
-	var call struct {
-		ID     json.RawMessage `json:"id"`
-		Method string          `json:"method"`
-		Params json.RawMessage `json:"params"`
-	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	var call request
 	if err == nil {
 		err = json.Unmarshal(body, &call)
 	}
@@ -40,10 +53,25 @@ func answer(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	out := append(append([]byte(`{"jsonrpc":"2.0","id":`), call.ID...), `,"result":`...)
-	out, _ = content.AppendResult(out, call.Method, call.Params)
-	out = append(out, '}')
+	out := call.appendAnswer(nil)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(out)))
 	_, _ = w.Write(out) // a client that has left
+}
+
+// request is a single call.
+type request struct {
+	ID     json.RawMessage `json:"id"`
+	Method string          `json:"method"`
+	Params json.RawMessage `json:"params"`
+}
+
+func (c *request) appendAnswer(dst []byte) []byte {
+	dst = append(append(append(dst, `{"jsonrpc":"2.0","id":`...), c.ID...), `,"result":`...)
+	if c.Method == "eth_subscribe" {
+		dst = append(dst, subscription...)
+	} else {
+		dst, _ = content.AppendResult(dst, c.Method, c.Params)
+	}
+	return append(dst, '}')
 }

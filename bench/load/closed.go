@@ -26,7 +26,7 @@ func closedLoop(o *options, pids []int) (*measure.Result, error) {
 	tallies := make([]tally, o.connections)
 	for i := range conns {
 		c, t := &conns[i], &tallies[i]
-		c.target = o.target
+		c.target, c.ws = o.target, o.ws
 		wg.Go(func() {
 			defer c.close()
 			// Deadlines cost time: only large answers and slow gateways get

@@ -8,11 +8,13 @@ import (
 	"time"
 )
 
-// conn is a keep-alive connection to the gateway. A broken one is dialled again
-// when it is next used.
+// conn is a keep-alive connection or a WebSocket to the gateway. A broken one is
+// dialled again when it is next used.
 type conn struct {
 	target string
+	ws     bool // it is a WebSocket
 	net    net.Conn
+	socket *socket
 	in     responses
 	x      exchange
 	body   []byte
@@ -46,6 +48,9 @@ func (c *conn) ask(timeout bool) error {
 			return err
 		}
 	}
+	if c.ws {
+		return c.askSocket()
+	}
 	if _, err := c.net.Write(c.x.request); err != nil {
 		return err
 	}
@@ -65,6 +70,18 @@ func (c *conn) ask(timeout bool) error {
 		return failure(fmt.Sprintf("HTTP status %d", c.in.status))
 	}
 	return c.x.check(c.body)
+}
+
+func (c *conn) askSocket() error {
+	if err := c.socket.send(c.x.body); err != nil {
+		return err
+	}
+	body, err := c.socket.next()
+	if err != nil {
+		return err
+	}
+	c.received = len(body)
+	return c.x.check(body)
 }
 
 func (c *conn) receiveLarge() error {
@@ -88,6 +105,13 @@ func (c *conn) receiveLarge() error {
 func (c *conn) dial() error {
 	if c.net != nil {
 		return nil
+	}
+	if c.ws {
+		s, err := dialSocket(c.target)
+		if err == nil {
+			c.socket, c.net = s, s.conn
+		}
+		return err
 	}
 	n, err := net.DialTimeout("tcp", c.target, 5*time.Second)
 	if err != nil {

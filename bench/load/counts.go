@@ -3,8 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"time"
 )
 
 // counted is how many requests were made and how many came to each upstream
@@ -19,14 +17,12 @@ func (o *options) count() (*counted, error) {
 	if o.counts == "" {
 		return nil, nil
 	}
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get("http://" + o.counts + "/requests")
+	text, err := fetch("http://" + o.counts + "/requests")
 	if err != nil {
 		return nil, fmt.Errorf("counts of the upstreams: %w", err)
 	}
-	defer resp.Body.Close()
 	c := &counted{asked: o.calls.sequence.Load() / uint64(max(o.calls.batch, 1))}
-	if err := json.NewDecoder(resp.Body).Decode(&c.upstream); err != nil {
+	if err := json.Unmarshal(text, &c.upstream); err != nil {
 		return nil, fmt.Errorf("counts of the upstreams: %w", err)
 	}
 	return c, nil

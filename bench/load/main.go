@@ -1,5 +1,6 @@
-// Command load asks a gateway over keep-alive connections and checks every
-// answer: its id, its length and each of its bytes.
+// Command load asks a gateway over keep-alive connections or WebSockets, or
+// subscribes to heads there, and checks every answer and notification: its id, its
+// length and each of its bytes.
 //
 // It prints one line of JSON, see package measure.
 package main
@@ -26,8 +27,13 @@ type options struct {
 	warmup      time.Duration
 	rate        float64
 	idle        int
+	silent      bool
+	subscribers int
+	ws          bool
 	pid         int
 	counts      string
+	metrics     string
+	patience    time.Duration // with a head that does not come
 	calls       calls
 }
 
@@ -43,15 +49,19 @@ func main() {
 }
 
 func run() (*measure.Result, error) {
-	var o options
+	o := options{patience: exchangeTimeout}
 	flag.StringVar(&o.target, "target", "", "address of the gateway")
 	flag.IntVar(&o.connections, "connections", 64, "how many connections ask in a closed loop")
 	flag.DurationVar(&o.window, "time", 3*time.Second, "how long to measure")
 	flag.DurationVar(&o.warmup, "warmup", 500*time.Millisecond, "how long to ask before measuring")
 	flag.Float64Var(&o.rate, "rate", 0, "requests a second in an open loop, instead of a closed one")
 	flag.IntVar(&o.idle, "idle", 0, "measure the memory of so many idle connections instead")
+	flag.BoolVar(&o.silent, "silent", false, "idle connections ask nothing until they have been measured, instead of once")
+	flag.IntVar(&o.subscribers, "subscribers", 0, "have so many WebSockets subscribe to heads instead")
+	flag.BoolVar(&o.ws, "ws", false, "ask over WebSockets")
+	flag.StringVar(&o.metrics, "metrics", "", "address where the gateway says how many goroutines it has, to count those of idle connections")
 	flag.IntVar(&o.pid, "pid", 0, "process of the gateway")
-	flag.StringVar(&o.counts, "counts", "", "address of the upstream that says how many requests came, to count them in a closed loop")
+	flag.StringVar(&o.counts, "counts", "", "address of the upstream that says how many requests came, to count them in a closed loop, and how many subscriptions")
 	flag.StringVar(&o.calls.method, "method", content.Small, "method to call")
 	flag.IntVar(&o.calls.size, "size", 1<<20, "bytes of a result of "+content.Logs)
 	flag.IntVar(&o.calls.batch, "batch", 0, "calls in a batch, 0 for single calls")
@@ -64,6 +74,8 @@ func run() (*measure.Result, error) {
 		return nil, fmt.Errorf("-target is missing: the gateway's address, like 127.0.0.1:8545")
 	case o.pid == 0:
 		return nil, fmt.Errorf("-pid is missing: the gateway's process, whose use of time and memory is measured")
+	case o.ws && (o.calls.method == content.Logs || o.calls.clients > 0):
+		return nil, fmt.Errorf("-ws goes together neither with -method %s nor with -clients", content.Logs)
 	case o.calls.batch > 0 && o.calls.method == content.Logs:
 		return nil, fmt.Errorf("-batch and -method %s do not go together: large results come one by one", content.Logs)
 	case o.calls.method == content.Logs && (o.calls.size < content.MinLarge || o.calls.size > content.MaxLarge):
@@ -80,6 +92,8 @@ func run() (*measure.Result, error) {
 	o.calls.host = o.target
 	o.calls.sequence.Store(uint64(time.Now().UnixMicro()) << 8 & (1<<53 - 1))
 	switch {
+	case o.subscribers > 0:
+		return subscribe(&o, pids)
 	case o.idle > 0:
 		return idle(&o, pids)
 	case o.rate > 0:

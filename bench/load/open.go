@@ -21,7 +21,7 @@ func openLoop(o *options, pids []int) (*measure.Result, error) {
 		if n := len(idle); n > 0 {
 			c, idle = idle[n-1], idle[:n-1]
 		} else {
-			c = &conn{target: o.target}
+			c = &conn{target: o.target, ws: o.ws}
 		}
 		mu.Unlock()
 		wg.Go(func() {

@@ -18,6 +18,7 @@ type requests struct {
 	conn net.Conn
 	buf  []byte // what was read
 	used int    // how much of it the last request was
+	head []byte // of the last request
 }
 
 // next returns the method, path and body of the next request, valid until the
@@ -51,7 +52,7 @@ func (r *requests) next() (method, path, body []byte, err error) {
 			return nil, nil, nil, io.ErrUnexpectedEOF
 		}
 	}
-	r.used = end + length
+	r.used, r.head = end+length, r.buf[:end]
 	method, rest, _ := bytes.Cut(r.buf[:end], []byte(" "))
 	path, _, _ = bytes.Cut(rest, []byte(" "))
 	return method, path, r.buf[end:r.used], nil

@@ -1,6 +1,7 @@
 // Command upstream is what the gateways of the benchmark forward to: a JSON-RPC
 // node that answers at once, or after a delay, whose answers the load generator
-// can compute too.
+// can compute too. It does so over HTTP and, on the same ports, over WebSockets,
+// where it also publishes heads.
 //
 // It prints one line of JSON with its addresses and serves until it is killed.
 package main
@@ -28,6 +29,7 @@ func run() error {
 	mode := flag.String("mode", "serve", "serve, 503 (answer this status), hang (accept and never answer) or refuse (no listener on the port)")
 	listeners := flag.Int("listeners", 1, "how many ports of 127.0.0.1")
 	delay := flag.String("delay", "0s", "how long each answer takes: one duration, or one for each port like 100ms,5ms")
+	heads := flag.Duration("heads", 0, "how often a head is published to subscribers, 0 for never; the delay is not for them, nor for other answers over WebSockets")
 	idLast := flag.Bool("id-last", false, "put the id behind the result")
 	ca := flag.String("tls", "", "serve TLS and write the certificate of the authority to this file")
 	flag.Parse()
@@ -37,6 +39,10 @@ func run() error {
 	u := &upstream{idLast: *idLast, broken: *mode == "503", ports: make([]port, *listeners)}
 	if err := u.setDelays(*delay); err != nil {
 		return err
+	}
+	if *heads > 0 {
+		u.chain = newChain()
+		go u.chain.publishEvery(*heads)
 	}
 	var config *tls.Config
 	if *ca != "" {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gateway.internal/bench/internal/content"
+	"gateway.internal/bench/internal/frame"
 )
 
 // maxBody bounds a request's body in bytes.
@@ -23,9 +24,12 @@ const headroom = 256
 // parseError answers what is no request.
 const parseError = `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"parse error"}}`
 
-// upstream answers JSON-RPC over HTTP/1.1 with as little work as it can.
+// upstream answers JSON-RPC over HTTP/1.1 and WebSockets with as little work as
+// it can.
 type upstream struct {
 	idLast bool
+	// chain publishes heads; nil for none.
+	chain *chain
 	// broken has it answer status 503.
 	broken bool
 	ports  []port
@@ -39,8 +43,12 @@ type port struct {
 	requests atomic.Int64  // that came, health checks left out
 }
 
-// countsPath is where GET is answered with the requests of each port.
-const countsPath = "/requests"
+// Where GET is answered with the requests of each port, and with the
+// subscriptions that were made.
+const (
+	countsPath        = "/requests"
+	subscriptionsPath = "/subscriptions"
+)
 
 // serve answers the requests of one connection, one after the other.
 func (u *upstream) serve(c net.Conn, p *port) {
@@ -60,6 +68,15 @@ func (u *upstream) serve(c net.Conn, p *port) {
 		case string(path) == countsPath:
 			text := u.counts()
 			_, err = c.Write(append(appendHead(out[:0], "200 OK", len(text)), text...))
+		case string(path) == subscriptionsPath:
+			text := strconv.Itoa(u.chain.subscriptions())
+			_, err = c.Write(append(appendHead(out[:0], "200 OK", len(text)), text...))
+		case string(method) == "GET" && !u.broken:
+			if answer, ok := frame.AppendAnswer(out[:0], r.head); ok {
+				u.serveSocket(c, p, answer, r.buf[r.used:])
+				return
+			}
+			fallthrough
 		case string(method) != "POST": // a health check
 			_, err = c.Write(append(appendHead(out[:0], "200 OK", len("ok")), "ok"...))
 		default:
@@ -115,18 +132,25 @@ func (u *upstream) answer(c net.Conn, body, buf []byte) ([]byte, error) {
 		out := u.appendAnswer(buf[:headroom], &one)
 		return out, u.write(c, out)
 	}
-	out := append(buf[:headroom], '[')
+	out := u.appendBatch(buf[:headroom], &s)
+	return out, u.write(c, out)
+}
+
+// appendBatch appends the answers to the requests of a batch.
+func (u *upstream) appendBatch(dst []byte, s *scanner) []byte {
+	var one request
+	start := len(dst)
+	dst = append(dst, '[')
 	for more := true; more; {
 		if !s.request(&one) {
-			return out, u.write(c, append(out[:headroom], parseError...))
+			return append(dst[:start], parseError...)
 		}
-		out = u.appendAnswer(out, &one)
+		dst = u.appendAnswer(dst, &one)
 		if more = s.more(); more {
-			out = append(out, ',')
+			dst = append(dst, ',')
 		}
 	}
-	out = append(out, ']')
-	return out, u.write(c, out)
+	return append(dst, ']')
 }
 
 // write sends out[headroom:] as an answer, with the HTTP head put before it.
@@ -144,6 +168,9 @@ func (u *upstream) appendAnswer(dst []byte, r *request) []byte {
 	if bytes.Equal(r.version, []byte(`"2.0"`)) && len(r.id) > 0 {
 		start := len(dst)
 		dst = u.appendOpening(dst, r.id)
+		if dst, ok := u.chain.appendResult(dst, r); ok {
+			return u.appendClosing(dst, r.id)
+		}
 		if dst, ok := content.AppendResult(dst, r.method, r.params); ok {
 			return u.appendClosing(dst, r.id)
 		}

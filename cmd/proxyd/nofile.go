@@ -115,7 +115,9 @@ func (f *noFileFlags) config() (*config.Config, []config.Problem, error) {
 	}
 	for i, u := range urls {
 		b := c.Backends[names[i]]
-		b.RPCURL = u
+		if b.RPCURL = u; isSocket(string(u.Reveal())) {
+			b.RPCURL, b.WSURL = "", u
+		}
 		c.Backends[names[i]] = b
 	}
 	c.Server.CORSAllowedOrigins = nil // none; a file cannot say so
@@ -125,11 +127,15 @@ func (f *noFileFlags) config() (*config.Config, []config.Problem, error) {
 	return c, warnings, nil
 }
 
+// isSocket reports whether a URL is one for WebSocket connections.
+func isSocket(u string) bool { return len(u) > 2 && strings.EqualFold(u[:2], "ws") }
+
 // text is the configuration as a file. The URLs are put in later, so that
 // nothing in them is taken for TOML or for a variable.
 func (f *noFileFlags) text(names []string, strategy string, methods map[string]string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `
+ws_backend_group = "main"
 [server]
 rpc_host = "127.0.0.1"
 rpc_port = 8545

@@ -34,18 +34,17 @@ func endpoints(flag, list string) ([]config.Secret, error) {
 		}
 		first[key] = at
 	}
-	const remedy = "give http:// or https:// URLs"
+	const remedy = "give http:// or https:// URLs, or a single ws:// or wss:// one"
 	switch n := len(webSockets); {
 	case len(found) == 0:
 		return nil, fmt.Errorf("--%s needs an endpoint: an http:// or https:// URL, or several with commas between them", flag)
-	case n == 0:
+	case n == 0, len(found) == 1:
 		return found, nil
 	case n < len(found):
-		return nil, fmt.Errorf("--%s has both HTTP and WebSocket URLs (endpoint %d is a WebSocket one): %s only", flag, webSockets[0], remedy)
-	case n > 1:
+		return nil, fmt.Errorf("--%s has both HTTP and WebSocket URLs (endpoint %d is a WebSocket one): %s", flag, webSockets[0], remedy)
+	default:
 		return nil, fmt.Errorf("--%s has %d WebSocket URLs, and several cannot take over from each other: %s", flag, n, remedy)
 	}
-	return nil, fmt.Errorf("endpoint 1 of --%s is a WebSocket URL, which cannot be used yet: give the http:// or https:// URL of the same node", flag)
 }
 
 // entries splits a list at its commas and drops what is empty.

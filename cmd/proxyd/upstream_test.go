@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestEndpoints(t *testing.T) {
@@ -65,11 +66,9 @@ func TestEndpointsRefused(t *testing.T) {
 		{"control character", "http://seq1/s3cret\x00", "endpoint 1" + invalid},
 		{"spaces for commas", "http://seq1/s3cret http://seq2", "endpoint 1" + space},
 		{"a fault behind a WebSocket URL", "ws://seq1,s3cret", "endpoint 2" + begins},
-		{"HTTP and ws", "http://seq1,ws://seq2/s3cret", "--upstream has both HTTP and WebSocket URLs (endpoint 2 is a WebSocket one): give http:// or https:// URLs only"},
+		{"HTTP and ws", "http://seq1,ws://seq2/s3cret", "--upstream has both HTTP and WebSocket URLs (endpoint 2 is a WebSocket one): give http:// or https:// URLs, or a single ws:// or wss:// one"},
 		{"wss and HTTPS", "wss://seq1/s3cret,https://seq2", "--upstream has both HTTP and WebSocket URLs (endpoint 1 is a WebSocket one): "},
 		{"several ws", "ws://seq1/s3cret,wss://seq2", "--upstream has 2 WebSocket URLs, "},
-		{"one ws", "ws://seq1/s3cret", "endpoint 1 of --upstream is a WebSocket URL, which cannot be used yet: give the http:// or https:// URL of the same node"},
-		{"one wss", "WSS://seq1/s3cret,", "endpoint 1 of --upstream is a WebSocket URL, which cannot be used yet: "},
 		{"twice", "http://seq1/s3cret,http://seq2,http://seq1/s3cret", "endpoints 1 and 3 of --upstream are the same: remove one of them"},
 		{"twice, spelled otherwise", "http://seq1,HTTP://SEQ1:80/", "endpoints 1 and 2 of --upstream are the same: "},
 		{"twice, but for the fragment", "https://seq1:443/a,https://seq1:/a#s3cret", "endpoints 1 and 2 of --upstream are the same: "},
@@ -110,6 +109,19 @@ func TestMappings(t *testing.T) {
 	for _, name := range []string{"debug_*Transaction", "debug trace", `debug_"`, "**", "http://s3cret"} {
 		if _, _, err := mappings("g", []string{name}); err == nil || !strings.HasPrefix(err.Error(), "--allow-method") || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestOneWebSocketEndpointIsTaken(t *testing.T) {
+	for _, list := range []string{"ws://seq1/s3cret", " WSS://seq1/s3cret,"} {
+		f := noFileFlags{sequencers: []string{list}, dial: time.Second, request: time.Second}
+		c, _, err := f.config()
+		if err != nil {
+			t.Fatalf("%s: %v", list, err)
+		}
+		if b := c.Backends["seq1"]; b.RPCURL != "" || b.SocketURL() == "" || c.WSBackendGroup == "" {
+			t.Errorf("%s: rpc_url set %t, ws_url set %t", list, b.RPCURL != "", b.SocketURL() != "")
 		}
 	}
 }

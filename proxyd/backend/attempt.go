@@ -37,8 +37,10 @@ type Try struct {
 	// Finish lets the attempt run to its own end when it is abandoned: a send
 	// that has begun is not cut off.
 	Finish bool
-	// Own marks a call of the gateway itself, see Backend.Own.
-	Own bool
+	// Own marks a call of the gateway itself, see Backend.Own; Limit bounds its
+	// answer in bytes.
+	Own   bool
+	Limit int64
 }
 
 // Attempt is one try at one backend for one or many calls.

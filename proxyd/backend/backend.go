@@ -27,8 +27,9 @@ import (
 type Options struct {
 	// Name is the name in the configuration, used in logs and metrics.
 	Name string
-	// URL is where requests are posted. It may hold secrets.
-	URL string
+	// URL is where requests are posted, WSURL where WebSocket connections go. They
+	// may hold secrets; one of them may be "". Without URL calls go over WebSocket.
+	URL, WSURL string
 	// Username and Password are sent as basic auth when Password is not "".
 	Username, Password string
 	// Headers are set last and replace what stands there.
@@ -103,7 +104,8 @@ type Options struct {
 // goroutines.
 type Backend struct {
 	opts      Options
-	url       *url.URL
+	url       *url.URL // nil for none
+	sockets   sockets
 	header    http.Header
 	host      string // Host header when configured
 	transport transport
@@ -126,9 +128,16 @@ type Backend struct {
 // New builds a backend. It neither dials nor starts anything; Close releases
 // what traffic has started.
 func New(o Options) (*Backend, error) {
-	u, err := url.Parse(o.URL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("backend %s: the URL must be http:// or https:// with a host", o.Name)
+	u, err := parseURL(o.URL, "http", "https")
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: the URL %w", o.Name, err)
+	}
+	ws, err := parseURL(o.WSURL, "ws", "wss")
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: the WebSocket URL %w", o.Name, err)
+	}
+	if u == nil && ws == nil {
+		return nil, fmt.Errorf("backend %s: it has neither a URL nor a WebSocket URL", o.Name)
 	}
 	setDefault(&o.ResponseTimeout, 5*time.Second)
 	setDefault(&o.DialTimeout, 5*time.Second)
@@ -142,16 +151,31 @@ func New(o Options) (*Backend, error) {
 	}
 	b := &Backend{opts: o, url: u}
 	b.buildHeader()
-	b.redact = newRedactor(u, o)
+	b.redact = newRedactor(o, u, ws)
+	b.sockets.init(b, ws)
 	b.transport.dial(o)
 	b.health.init(&b.opts)
 	b.flights.init(b)
 	if o.MaxRPS > 0 {
 		b.tokens = rate.NewLimiter(rate.Limit(o.MaxRPS), max(1, int(o.MaxRPS)))
 	}
-	b.openPool()
+	if u != nil {
+		b.openPool()
+	}
 	o.Metrics.watch(b)
 	return b, nil
+}
+
+// parseURL parses a URL of one of two schemes. That of "" is nil.
+func parseURL(text, scheme, secure string) (*url.URL, error) {
+	if text == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != scheme && u.Scheme != secure {
+		return nil, fmt.Errorf("must be %s:// or %s:// with a host", scheme, secure)
+	}
+	return u, nil
 }
 
 func setDefault[T int | float64 | time.Duration](v *T, otherwise T) {
@@ -174,7 +198,7 @@ func (b *Backend) buildHeader() {
 	if b.opts.Password != "" {
 		r := http.Request{Header: h}
 		r.SetBasicAuth(b.opts.Username, b.opts.Password)
-	} else if b.url.User != nil {
+	} else if b.url != nil && b.url.User != nil {
 		password, _ := b.url.User.Password()
 		r := http.Request{Header: h}
 		r.SetBasicAuth(b.url.User.Username(), password)
@@ -222,6 +246,7 @@ func (b *Backend) Supports(label string) bool { return !b.missing.has(label) }
 func (b *Backend) Close() {
 	b.flights.cancelAll(errClosed)
 	b.attempts.Wait()
+	b.sockets.close()
 	b.flights.stop()
 	b.transport.close()
 	if b.pool != nil {

@@ -24,6 +24,8 @@ type Metrics struct {
 	overload  *prometheus.CounterVec
 	ejections *prometheus.CounterVec
 	streams   *prometheus.CounterVec
+	sockets   *prometheus.GaugeVec
+	sockFails *prometheus.CounterVec
 
 	// Those that every call counts in, by their labels.
 	statusSeries   series.Set[statusKey, prometheus.Counter]
@@ -53,6 +55,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		overload:  counter("too_many_request_errors_total", "Attempts that found no free slot of max_concurrent_rpcs in time.", "backend_name"),
 		ejections: counter("backend_out_of_service_total", "Times a backend was taken out of service.", "backend_name"),
 		streams:   counter("streamed_answers_total", "Large answers passed on while they came, by how they ended: whole, backend_broke (the client saw the answer break off), client_left (or took nothing for write_timeout), or dropped (nobody read it).", "backend_name", "end"),
+		sockFails: counter("backend_ws_failures_total", "WebSocket connections to a backend that could not be opened, or broke.", "backend_name"),
+		sockets:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "proxyd", Name: "active_backend_ws_conns", Help: "Open WebSocket connections to a backend."}, []string{"backend_name"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "proxyd", Name: "rpc_backend_request_duration_seconds", Help: "Time of an attempt.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}}, []string{"backend_name", "method_name", "batched"}),
 		backends: make(map[*Backend]struct{}),
@@ -71,7 +75,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		m.gauges[name] = prometheus.NewDesc("proxyd_"+name, help, []string{"backend_name"}, nil)
 	}
 	m.states = prometheus.NewDesc("proxyd_backend_state", "1 for the state that the backend is in.", []string{"backend_name", "state"}, nil)
-	reg.MustRegister(m.durations, gaugeCollector{m})
+	reg.MustRegister(m.durations, m.sockets, gaugeCollector{m})
 	return m
 }
 
@@ -87,6 +91,10 @@ func (m *Metrics) forget(b *Backend) {
 	defer m.mu.Unlock()
 	delete(m.backends, b)
 }
+
+func (m *Metrics) socketOpened(name string) { m.sockets.WithLabelValues(name).Inc() }
+func (m *Metrics) socketClosed(name string) { m.sockets.WithLabelValues(name).Dec() }
+func (m *Metrics) socketFailed(name string) { m.sockFails.WithLabelValues(name).Inc() }
 
 func (m *Metrics) ejected(name string)    { m.ejections.WithLabelValues(name).Inc() }
 func (m *Metrics) overloaded(name string) { m.overload.WithLabelValues(name).Inc() }

@@ -36,7 +36,12 @@ var ownRow = &jsonrpc.Row{Class: jsonrpc.Read, Nullable: true, Block: -1}
 // clients and not in the health of client traffic; a rate limit that it meets
 // holds the backend off all the same. timeout is cut to the response timeout.
 func (b *Backend) Own(ctx context.Context, method, params string, timeout time.Duration) Reply {
-	return b.own(ctx, method, params, timeout, false)
+	return b.own(ctx, method, params, Try{Timeout: timeout, Limit: maxOwn})
+}
+
+// OwnLarge is Own for an answer that may be as long as a client's.
+func (b *Backend) OwnLarge(ctx context.Context, method, params string, timeout time.Duration) Reply {
+	return b.own(ctx, method, params, Try{Timeout: timeout, Limit: DefaultMaxResponseSize})
 }
 
 // ProbeRecovery makes one of the calls that decide whether a backend that was
@@ -45,14 +50,15 @@ func (b *Backend) ProbeRecovery(ctx context.Context, method string, timeout time
 	if !b.TakeTrial() {
 		return Reply{Canceled: true, Err: errors.New("another call tries the backend already")}
 	}
-	return b.own(ctx, method, "[]", timeout, true)
+	return b.own(ctx, method, "[]", Try{Timeout: timeout, Limit: maxOwn, Trial: true})
 }
 
-func (b *Backend) own(ctx context.Context, method, params string, timeout time.Duration, trial bool) Reply {
+func (b *Backend) own(ctx context.Context, method, params string, try Try) Reply {
+	try.Own = true
 	call := &jsonrpc.Call{Method: method, Params: []byte(params), Row: ownRow, Label: method}
 	started := time.Now()
 	done := make(chan *Attempt, 1)
-	a := b.Begin([]*jsonrpc.Call{call}, Try{Timeout: timeout, Own: true, Trial: trial}, done)
+	a := b.Begin([]*jsonrpc.Call{call}, try, done)
 	select {
 	case <-done:
 	case <-ctx.Done():
@@ -62,7 +68,7 @@ func (b *Backend) own(ctx context.Context, method, params string, timeout time.D
 	r := &a.Results[0]
 	reply := Reply{Took: time.Since(started)}
 	switch {
-	case !trial:
+	case !try.Trial:
 	case r.Err == nil && !r.Outcome.Sick && r.Outcome.Hold == classify.None: // an error too, as long as it is no limit
 		b.health.recoveryAnswered(a.started, time.Now(), a.trial)
 	case r.Outcome.Hold == classify.None && (r.Err == nil || r.Err.Kind != Canceled):
@@ -74,7 +80,7 @@ func (b *Backend) own(ctx context.Context, method, params string, timeout time.D
 	case r.Err != nil:
 		reply.Err, reply.Canceled = r.Err, r.Err.Kind == Canceled
 	case r.Answer.Error != nil:
-		reply.Err = fmt.Errorf("backend %s: %s answered an error of class %s, code %d", b.opts.Name, method, r.Outcome.Class, r.Answer.Code)
+		reply.Err = fmt.Errorf("%w, of class %s, to %s", &RPCError{Backend: b.opts.Name, Code: r.Answer.Code, Raw: r.Answer.Error}, r.Outcome.Class, method)
 	default:
 		reply.Result = r.Answer.Result
 	}

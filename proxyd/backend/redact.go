@@ -22,10 +22,10 @@ type redactor struct {
 	raws []string
 }
 
-// newRedactor collects what of the URL, credentials and headers is secret: the
+// newRedactor collects what of the URLs, credentials and headers is secret: the
 // path, each long segment of it, the query and its values, names and passwords,
 // and header values.
-func newRedactor(u *url.URL, o Options) *redactor {
+func newRedactor(o Options, urls ...*url.URL) *redactor {
 	found := map[string]bool{}
 	add := func(secret string, least int) {
 		if len(secret) < least {
@@ -39,22 +39,6 @@ func newRedactor(u *url.URL, o Options) *redactor {
 			found[strings.ReplaceAll(form, "/", `\/`)] = true
 		}
 	}
-	for _, path := range []string{u.Path, u.EscapedPath()} {
-		for segment := range strings.SplitSeq(path, "/") {
-			least := 8 // a shorter one is a word, unless it has a digit
-			if strings.ContainsAny(segment, "0123456789") {
-				least = 5
-			}
-			add(segment, least)
-		}
-		add(strings.Trim(path, "/"), 8)
-	}
-	add(u.RawQuery, 4)
-	for _, values := range u.Query() {
-		for _, v := range values {
-			add(v, 4)
-		}
-	}
 	credentials := func(name, password string) {
 		add(name, 8) // a shorter one is a word
 		add(password, 4)
@@ -62,9 +46,30 @@ func newRedactor(u *url.URL, o Options) *redactor {
 			add(base64.StdEncoding.EncodeToString([]byte(name+":"+password)), 4)
 		}
 	}
-	if u.User != nil {
-		password, _ := u.User.Password()
-		credentials(u.User.Username(), password)
+	for _, u := range urls {
+		if u == nil {
+			continue
+		}
+		for _, path := range []string{u.Path, u.EscapedPath()} {
+			for segment := range strings.SplitSeq(path, "/") {
+				least := 8 // a shorter one is a word, unless it has a digit
+				if strings.ContainsAny(segment, "0123456789") {
+					least = 5
+				}
+				add(segment, least)
+			}
+			add(strings.Trim(path, "/"), 8)
+		}
+		add(u.RawQuery, 4)
+		for _, values := range u.Query() {
+			for _, v := range values {
+				add(v, 4)
+			}
+		}
+		if u.User != nil {
+			password, _ := u.User.Password()
+			credentials(u.User.Username(), password)
+		}
 	}
 	credentials(o.Username, o.Password)
 	for name, v := range o.Headers {

@@ -55,6 +55,9 @@ func (a *Attempt) exchange(calls []*jsonrpc.Call) (exchange, uint64) {
 	case x != nil:
 		a.begun = nil
 		return x, x.first
+	case !a.Backend.HasHTTP():
+		x := newOverSocket(a, calls)
+		return x, x.first
 	case a.Backend.pool == nil:
 		first := a.Backend.nextIDs(len(calls))
 		return &standard{a: a, calls: calls, body: appendBody(nil, calls, first)}, first
@@ -127,7 +130,7 @@ func (a *Attempt) roundTrip(x exchange, calls []*jsonrpc.Call, first uint64) (r 
 		limit = DefaultMaxResponseSize
 	}
 	if a.try.Own {
-		limit = min(limit, maxOwn)
+		limit = min(limit, a.try.Limit)
 	}
 	if !b.allowed(r.status) {
 		limit = min(limit, maxFailureText)

@@ -121,7 +121,7 @@ func TestSecretsAreInNoErrorLogOrAnswer(t *testing.T) {
 
 func TestRedactionKeepsAnErrorJSON(t *testing.T) {
 	for _, secret := range []string{"code", "message", "data", "3200", "ncafe", "true", `a"b\c`, "/v2/abc"} {
-		r := newRedactor(must(url.Parse("http://h/")), Options{Headers: map[string]string{"X-Key": secret}})
+		r := newRedactor(Options{Headers: map[string]string{"X-Key": secret}}, must(url.Parse("http://h/")))
 		text, _ := json.Marshal("it is \ncafe " + secret + "!")
 		in := fmt.Sprintf(`{"code":-32000, "message":%s,"data":{"deep":[true,null,%s,13200]}}`, text, text)
 		out := r.raw([]byte(in))
@@ -141,7 +141,7 @@ func TestRedactionKeepsAnErrorJSON(t *testing.T) {
 }
 
 func TestErrorWithoutSecretsIsUntouched(t *testing.T) {
-	r := newRedactor(must(url.Parse("http://h/v2/PATHSECRET12")), Options{})
+	r := newRedactor(Options{}, must(url.Parse("http://h/v2/PATHSECRET12")))
 	in := []byte(`{"code": 3 ,"message":"\u0065xecution \/ reverted","data":"0x"}`)
 	if out := r.raw(in); &out[0] != &in[0] || len(out) != len(in) {
 		t.Errorf("%s", out)
@@ -155,7 +155,7 @@ func FuzzRedactionKeepsJSONAndHidesSecrets(f *testing.F) {
 		if !jsonrpc.Valid([]byte(in)) || len(secret) < 4 || strings.Contains("***", secret) || strings.Contains(secret, "*") {
 			return
 		}
-		r := newRedactor(&url.URL{Scheme: "http", Host: "h"}, Options{Headers: map[string]string{"X": secret}})
+		r := newRedactor(Options{Headers: map[string]string{"X": secret}}, &url.URL{Scheme: "http", Host: "h"})
 		out := r.raw([]byte(in))
 		if !jsonrpc.Valid(out) {
 			t.Fatalf("%s became %s", in, out)
@@ -301,7 +301,7 @@ func TestProviderErrorsAreCountedByMethodBackendCodeStatusAndClass(t *testing.T)
 }
 
 func TestSecretThatIsNoTextIsHiddenToo(t *testing.T) {
-	r := newRedactor(must(url.Parse("http://h/v3/00%B3SECRET%FF")), Options{})
+	r := newRedactor(Options{}, must(url.Parse("http://h/v3/00%B3SECRET%FF")))
 	for _, text := range []string{"00\xb3SECRET\xff", "00%B3SECRET%FF", "00%b3secret%ff"} {
 		if out := r.text("at /v3/" + text); strings.Contains(strings.ToLower(out), "secret") {
 			t.Errorf("%q became %q", text, out)

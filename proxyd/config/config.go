@@ -30,6 +30,7 @@ type Config struct {
 	Backends              map[string]Backend `toml:"backends"`
 	BackendGroups         map[string]Group   `toml:"backend_groups"`
 	Batch                 Batch              `toml:"batch"`
+	Filters               Filters            `toml:"filters"`
 	SenderRateLimit       SenderRateLimit    `toml:"sender_rate_limit"`
 	InteropValidation     InteropValidation  `toml:"interop_validation"`
 	TxValidation          TxValidation       `toml:"tx_validation_middleware"`
@@ -78,6 +79,13 @@ type Server struct {
 	QueueTimeout         Duration `toml:"queue_timeout"`
 	MaxConcurrentWSRPCs  int64    `toml:"max_concurrent_ws_rpcs"`
 	MaxClientWSConns     int      `toml:"max_client_ws_conns"`
+	MaxWSConnsPerClient  int      `toml:"max_ws_conns_per_client"`
+	MaxWSSubscriptions   int      `toml:"max_ws_subscriptions"`
+	WSPingInterval       Duration `toml:"ws_ping_interval"`
+	WSHeadStall          Duration `toml:"ws_head_stall"`
+	WSReplayBlocks       int      `toml:"ws_replay_blocks"`
+	WSPollInterval       Duration `toml:"ws_poll_interval"`
+	WSGap                string   `toml:"ws_gap"`
 	LogLevel             string   `toml:"log_level"`
 	Timeout              Duration `toml:"timeout_seconds" unit:"s"`
 	MaxUpstreamBatchSize int      `toml:"max_upstream_batch_size"`
@@ -288,6 +296,13 @@ type Hedge struct {
 type Batch struct {
 	MaxSize      int    `toml:"max_size"`
 	ErrorMessage string `toml:"error_message"`
+}
+
+// Filters is [filters].
+type Filters struct {
+	Mode         string   `toml:"mode"`
+	Expiry       Duration `toml:"expiry"`
+	MaxPerClient int      `toml:"max_per_client"`
 }
 
 // SenderRateLimit is [sender_rate_limit].

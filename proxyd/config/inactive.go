@@ -7,7 +7,6 @@ import (
 )
 
 const (
-	noWebSocket = "WebSocket is not built yet"
 	noRedis     = "Redis is not built yet: cache and limits are kept in memory"
 	noConsensus = "consensus is not built yet"
 	noSender    = "the sender rate limit is not built yet"
@@ -20,13 +19,6 @@ const (
 // decides. A chain's keys are called as those of the top level. A test holds the
 // list against the code that uses the configuration.
 var unbuilt = []struct{ pattern, why string }{
-	{"ws_backend_group", noWebSocket},
-	{"ws_method_whitelist", noWebSocket},
-	{"server.ws_host", noWebSocket},
-	{"server.ws_port", noWebSocket + ": the port stays closed"},
-	{"server.max_concurrent_ws_rpcs", noWebSocket},
-	{"server.max_client_ws_conns", noWebSocket},
-	{"server.allow_all_origins", noWebSocket},
 	{"server.enable_tx_hash_logging", "logging of transaction hashes is not built yet"},
 	{"rate_limit.use_redis", "Redis is not built yet: each process counts for itself, in memory"},
 	{"redis.*", noRedis},
@@ -34,9 +26,8 @@ var unbuilt = []struct{ pattern, why string }{
 	{"interop_validation.*", noInterop},
 	{"interop_validation.*.*", noInterop},
 	{"tx_validation_middleware.*", noTx},
-	{"backends.*.ws_url", noWebSocket},
 	{"backends.*.ws_port", "it has no meaning"},
-	{"backends.*.max_ws_conns", noWebSocket + "; it will count upstream sockets, and server.max_client_ws_conns those of clients"},
+	{"backends.*.max_ws_conns", "clients share one WebSocket connection to a backend, which is always allowed; server.max_client_ws_conns limits those of clients"},
 	{"backends.*.consensus_*", noConsensus},
 	{"backends.*.safe_block_drift_threshold", noConsensus},
 	{"backends.*.finalized_block_drift_threshold", noConsensus},
@@ -109,6 +100,8 @@ func (v *validator) without() {
 			needs, met = "server.disable_concurrent_request_semaphore turns it off", !c.Server.DisableSemaphore
 		case "server.max_request_body_log_len":
 			needs, met = "it works only with server.enable_request_log", c.Server.EnableRequestLog
+		case "server.ws_host":
+			needs, met = "it works only with server.ws_port", c.Server.WSPort != 0
 		case "server.pprof_addr":
 			needs, met = "it works only with server.enable_pprof", c.Server.EnablePprof
 		case "server.public_access":
@@ -125,6 +118,13 @@ func (v *validator) without() {
 			needs, met = "response_timeout_milliseconds stands beside it", c.Backend.ResponseTimeoutMS == 0
 		default:
 			switch {
+			case len(k.at) == 2 && k.at[0] == "server" && slices.Contains(socketKeys, k.at[1]):
+				needs, met = "it works only with ws_backend_group", c.servesSockets()
+			case matches(local(k.at), "ws_method_whitelist"):
+				needs, met = "it works only with ws_backend_group", c.scopeOf(k.at).WSBackendGroup != ""
+			case matches(k.at, "backends.*.ws_url"):
+				b := c.Backends[k.at[1]]
+				needs, met = "it is used for the members of a ws_backend_group, of which this backend is none, and for backends without rpc_url", b.RPCURL == "" || b.SocketURL() == "" || c.followed(k.at[1])
 			case matches(k.at, "backends.*.max_rps_strict"):
 				needs, met = "it works only with max_rps", c.Backends[k.at[1]].MaxRPS > 0
 			case matches(k.at, "backends.*.weight"):

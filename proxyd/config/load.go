@@ -156,6 +156,12 @@ func (c *Config) setNewDefaults() {
 	s.ReadHeaderTimeout = Duration(10 * time.Second)
 	s.ReadTimeout = Duration(30 * time.Second)
 	s.IdleTimeout = Duration(620 * time.Second)
+	s.MaxWSSubscriptions = 100
+	s.WSPingInterval = Duration(30 * time.Second)
+	s.WSReplayBlocks = 128
+	s.WSPollInterval = Duration(2 * time.Second)
+	s.WSGap = "close"
+	c.Filters = Filters{Mode: "backend", Expiry: Duration(5 * time.Minute), MaxPerClient: 100}
 	s.PprofAddr = "127.0.0.1:6060"
 	s.CORSAllowedOrigins = []string{"*"}
 	s.CORSAllowedMethods = []string{"GET", "POST", "HEAD"}

@@ -303,8 +303,8 @@ func (v *validator) numbers() {
 	}
 	for key, n := range map[string]int64{
 		"max_body_size_bytes": s.MaxBodySizeBytes, "max_concurrent_rpcs": s.MaxConcurrentRPCs, "max_upstream_batch_size": int64(s.MaxUpstreamBatchSize),
-		"max_request_body_log_len": int64(s.MaxRequestBodyLogLen), "max_client_ws_conns": int64(s.MaxClientWSConns),
-		"max_streams_per_client": int64(s.MaxStreamsPerClient),
+		"max_request_body_log_len": int64(s.MaxRequestBodyLogLen),
+		"max_streams_per_client":   int64(s.MaxStreamsPerClient),
 	} {
 		notNegative(v, path{"server", key}, n)
 	}

@@ -19,11 +19,21 @@ func (v *validator) backends() {
 	}
 }
 
+// SocketURL is ws_url, "" when it is one over which no WebSocket connection can be
+// made.
+func (b *Backend) SocketURL() Secret {
+	if u, err := url.Parse(b.WSURL.Reveal()); err != nil || u.Scheme != "ws" && u.Scheme != "wss" {
+		return ""
+	}
+	return b.WSURL
+}
+
 func (v *validator) backend(at path, b Backend) {
-	if b.RPCURL == "" {
-		v.fault(at.with("rpc_url"), "is required: the provider's http:// or https:// URL")
-	} else {
+	switch {
+	case b.RPCURL != "":
 		v.url(at.with("rpc_url"), b.RPCURL, "http", "https")
+	case b.SocketURL() == "":
+		v.fault(at.with("rpc_url"), "is required: the provider's http:// or https:// URL, or ws_url for calls over WebSocket")
 	}
 	switch u, err := url.Parse(b.WSURL.Reveal()); {
 	case b.WSURL == "":

@@ -32,6 +32,14 @@ func (c *Config) scopes() []scope {
 	return all
 }
 
+// scopeOf returns the scope that a key stands in.
+func (c *Config) scopeOf(at path) Chain {
+	if len(at) > 2 && at[0] == "chains" {
+		return c.Chains[at[1]]
+	}
+	return c.scopes()[0].Chain
+}
+
 // groupAt returns the group that a key belongs to, and the key as it is called
 // at the top level.
 func (c *Config) groupAt(at path) (Group, path) {
@@ -105,11 +113,14 @@ func (v *validator) chains() {
 			if _, ok := s.BackendGroups[g]; !ok {
 				v.fault(s.at.with("ws_backend_group"), "there is no backend group %q%s", g, didYouMean(g, s.BackendGroups))
 			}
+			for i, method := range s.WSMethodWhitelist {
+				if err := jsonrpc.CheckPattern(method); err != nil {
+					v.fault(s.at.with("ws_method_whitelist", index(i)), "%v", err)
+				}
+			}
 		}
 	}
-	if v.c.Server.WSPort != 0 && !webSocket {
-		v.fault(path{"ws_backend_group"}, "is required when server.ws_port is set")
-	}
+	v.webSocket(webSocket)
 	v.oneChainEach()
 }
 

@@ -31,6 +31,7 @@ type transaction struct {
 	block   *block
 	event   *event
 	bloom   bloom
+	raw     []byte // as it was sent; nil for the chain's own transfer
 }
 
 // event is what a transaction logs. No transaction logs more than one, and no block more than one, so that its index is always 0.
@@ -47,17 +48,20 @@ func (c *Chain) newGenesis() *block {
 	return b
 }
 
-// newBlock follows parent with the pool's transactions and one transfer of the token.
-func (c *Chain) newBlock(parent *block, pooled []hash) *block {
+// newBlock follows parent with transactions of the pool and one transfer of the token, so that every block but the first has a log.
+func (c *Chain) newBlock(parent *block, pooled []waiting) *block {
 	b := &block{number: parent.number + 1, parent: parent.hash, timestamp: c.timestamp(parent.number + 1)}
 	nonce := parent.txTotal
-	for _, h := range pooled {
-		b.txs = append(b.txs, c.pooled(h, nonce))
+	for _, w := range pooled {
+		b.txs = append(b.txs, w.at(nonce))
 		nonce++
 	}
 	b.txs = append(b.txs, c.transfer(b.number, nonce))
 
 	content := [][]byte{c.seed[:], parent.hash[:], word(b.number), word(b.timestamp)}
+	if c.forks > 0 {
+		content = append(content, word(c.forks)) // or the blocks after a reorg could be those that it replaced
+	}
 	for i, t := range b.txs {
 		b.gasUsed += t.gas
 		t.index, t.block, t.gasUpTo = i, b, b.gasUsed
@@ -70,11 +74,6 @@ func (c *Chain) newBlock(parent *block, pooled []hash) *block {
 	b.gasTotal = parent.gasTotal + b.gasUsed
 	b.txTotal = parent.txTotal + uint64(len(b.txs))
 	return b
-}
-
-// pooled is a transaction that was sent as raw bytes. The bytes give its hash only; the rest is made up.
-func (c *Chain) pooled(h hash, nonce uint64) *transaction {
-	return &transaction{hash: h, nonce: nonce, to: token, input: hexBytes{}, gas: poolTxGas}
 }
 
 // transfer is the transaction that the chain itself makes in block n: n units of the token, from the sender to one of four accounts.

@@ -47,6 +47,9 @@ type Chain struct {
 	byHash map[hash]*block
 	txs    map[hash]*transaction
 	pool   pool
+	forks  uint64 // how often Reorg was called; the blocks after it depend on it
+
+	watchers []watcher
 
 	running   sync.Mutex // guards the fields below
 	closed    bool
@@ -91,10 +94,14 @@ func New(o Options) *Chain {
 func (c *Chain) Mine(n int) {
 	for range n {
 		c.mu.Lock()
-		c.add(c.newBlock(c.head(), c.pool.take(poolPerBlock)))
+		parent := c.head().number
+		c.mine()
+		c.tell(parent, nil)
 		c.mu.Unlock()
 	}
 }
+
+func (c *Chain) mine() { c.add(c.newBlock(c.head(), c.pool.take(poolPerBlock))) }
 
 // Start adds a block every BlockTime until ctx ends or Close is called. Without a BlockTime, after Close, or when it was started before, it
 // does nothing.

@@ -7,6 +7,13 @@ import (
 	"time"
 )
 
+// at, between and transaction look with nothing out of sight.
+func (c *Chain) at(ref blockRef) *block { return horizon{chain: c}.at(ref) }
+func (c *Chain) between(from, to blockRef) ([]*block, bool) {
+	return horizon{chain: c}.between(from, to)
+}
+func (c *Chain) transaction(h hash) *transaction { return horizon{chain: c}.transaction(h) }
+
 func headHash(c *Chain) hash { return c.at(blockRef{tag: "latest"}).hash }
 
 func TestSameOptionsGiveSameHashes(t *testing.T) {

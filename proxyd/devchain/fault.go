@@ -14,38 +14,54 @@ import (
 // FaultKind is what a Backend does wrong.
 type FaultKind string
 
-// The faults, by the name that ParseFault reads.
+// The faults, by the name that ParseFault reads. On a WebSocket they meet its messages, which is what answers are meant to there; FaultStatus
+// meets the request that opens it instead, and FaultHang and FaultSlow meet both. What would be published during a FaultHang is never
+// published, unless the fault is one of a single method.
 const (
 	FaultNone        FaultKind = "none"      // answer as it should be
 	FaultStatus      FaultKind = "status"    // answer Fault.Status and a short text
 	FaultHang        FaultKind = "hang"      // do not answer before the fault is changed; drop the connection when the Backend is closed
-	FaultGarbage     FaultKind = "garbage"   // answer 200 with a page that is not JSON
-	FaultRateLimited FaultKind = "429"       // answer 429, Fault.RetryAfter, and a JSON-RPC error
+	FaultGarbage     FaultKind = "garbage"   // answer 200 with a page that is not JSON; on a WebSocket, send that page
+	FaultRateLimited FaultKind = "429"       // answer 429, Fault.RetryAfter, and a JSON-RPC error; on a WebSocket, the error for each call
 	FaultRPCError    FaultKind = "rpc-error" // answer the call with the error Fault.RPCCode and Fault.RPCMessage
-	FaultSlow        FaultKind = "slow"      // answer after Fault.Delay, or when the fault is changed
+	FaultSlow        FaultKind = "slow"      // answer after Fault.Delay, or when the fault is changed; publish without delay
 	FaultWrongID     FaultKind = "wrong-id"  // answer the call under an id that was not asked
 	FaultClose       FaultKind = "close"     // reset the connection when half of the answer is written
 	FaultTruncate    FaultKind = "truncate"  // answer 200 with the first half of the body, as if it were all
+	FaultMute        FaultKind = "mute"      // publish nothing over WebSockets, but answer every call; what happens meanwhile is never published
+	FaultDrop        FaultKind = "drop"      // reset all WebSockets and refuse new ones with 503; POST is not met
 )
 
-// faultRow is a fault with the parameters that it takes besides kind, times and method.
+// way is how something comes to a Backend that a fault may meet.
+type way uint8
+
+const (
+	byPost    way = 1 << iota // a POST
+	byUpgrade                 // a request to open a WebSocket
+	bySocket                  // a message on one
+)
+
+// faultRow is a fault with what it meets and the parameters that it takes besides kind.
 type faultRow struct {
 	kind   FaultKind
+	ways   way
 	fields []string
 }
 
 // faultTable lists the faults in the order in which people read them.
 var faultTable = []faultRow{
-	{FaultNone, nil},
-	{FaultStatus, []string{"status"}},
-	{FaultHang, nil},
-	{FaultGarbage, nil},
-	{FaultRateLimited, []string{"retry_after", "code", "message"}},
-	{FaultRPCError, []string{"code", "message"}},
-	{FaultSlow, []string{"delay"}},
-	{FaultWrongID, nil},
-	{FaultClose, nil},
-	{FaultTruncate, nil},
+	{FaultNone, 0, nil},
+	{FaultStatus, byPost | byUpgrade, []string{"status", "times", "method"}},
+	{FaultHang, byPost | byUpgrade | bySocket, []string{"times", "method"}},
+	{FaultGarbage, byPost | bySocket, []string{"times", "method"}},
+	{FaultRateLimited, byPost | bySocket, []string{"retry_after", "code", "message", "times", "method"}},
+	{FaultRPCError, byPost | bySocket, []string{"code", "message", "times", "method"}},
+	{FaultSlow, byPost | byUpgrade | bySocket, []string{"delay", "times", "method"}},
+	{FaultWrongID, byPost | bySocket, []string{"times", "method"}},
+	{FaultClose, byPost | bySocket, []string{"times", "method"}},
+	{FaultTruncate, byPost | bySocket, []string{"times", "method"}},
+	{FaultMute, 0, nil},
+	{FaultDrop, byUpgrade, []string{"times"}},
 }
 
 const (
@@ -59,11 +75,26 @@ type Fault struct {
 	Kind       FaultKind
 	Status     int           // FaultStatus: 200 to 599; anything else is 503
 	Delay      time.Duration // FaultSlow: up to 10 minutes; 0 is one second
-	RPCCode    int           // FaultRPCError, FaultRateLimited: 0 is -32000, or 429
+	RPCCode    int           // FaultRPCError, FaultRateLimited: 0 is -32000, or 429, which on a WebSocket is sent as -32005
 	RPCMessage string        // FaultRPCError, FaultRateLimited: empty is "devchain fault", or "too many requests"
 	RetryAfter string        // FaultRateLimited: the Retry-After header; empty is no header
-	Times      int           // how many HTTP requests it meets before it ends by itself; 0: until it is changed
+	Times      int           // how many HTTP requests and messages of WebSockets it meets before it ends by itself; 0: until it is changed
 	Method     string        // only requests with a call of this method, and in a batch only those calls; empty is all
+}
+
+// meets reports whether the fault is one for what comes in that way.
+func (f Fault) meets(w way) bool {
+	for _, row := range faultTable {
+		if row.kind == f.Kind {
+			return row.ways&w != 0
+		}
+	}
+	return false
+}
+
+// silences reports whether nothing is published while the fault lasts. A hang does that unless it is one of a single method.
+func (f Fault) silences() bool {
+	return f.Kind == FaultMute || f.Kind == FaultHang && f.Method == ""
 }
 
 // filled is the fault with its defaults in place. An unknown Kind is no fault.
@@ -74,6 +105,10 @@ func (f Fault) filled() Fault {
 	}
 	f.Times = max(f.Times, 0)
 	switch f.Kind {
+	case FaultMute:
+		f.Times, f.Method = 0, "" // it meets no requests that could be counted or chosen from
+	case FaultDrop:
+		f.Method = ""
 	case FaultStatus:
 		if f.Status < 200 || f.Status > 599 {
 			f.Status = http.StatusServiceUnavailable
@@ -132,9 +167,6 @@ func ParseFault(v url.Values) (Fault, error) {
 			continue
 		}
 		allowed = append([]string{"kind"}, row.fields...)
-		if kind != FaultNone {
-			allowed = append(allowed, "times", "method")
-		}
 	}
 	if allowed == nil {
 		return Fault{}, fmt.Errorf("parameter kind: got %.40q, want one of %s", kind, strings.Join(kinds, ", "))

@@ -27,6 +27,9 @@ func TestParseFaultReadsEveryKind(t *testing.T) {
 		"kind=wrong-id":                       {Kind: FaultWrongID},
 		"kind=close":                          {Kind: FaultClose},
 		"kind=truncate":                       {Kind: FaultTruncate},
+		"kind=mute":                           {Kind: FaultMute},
+		"kind=drop":                           {Kind: FaultDrop},
+		"kind=drop&times=2":                   {Kind: FaultDrop, Times: 2},
 	} {
 		values, err := url.ParseQuery(query)
 		if err != nil {
@@ -39,7 +42,7 @@ func TestParseFaultReadsEveryKind(t *testing.T) {
 }
 
 func TestParseFaultNamesWhatIsWrong(t *testing.T) {
-	const kinds = "want one of none, status, hang, garbage, 429, rpc-error, slow, wrong-id, close, truncate"
+	const kinds = "want one of none, status, hang, garbage, 429, rpc-error, slow, wrong-id, close, truncate, mute, drop"
 	for query, want := range map[string]string{
 		"":                                  `parameter kind: got "", ` + kinds,
 		"kind=statsu":                       `parameter kind: got "statsu", ` + kinds,
@@ -51,6 +54,8 @@ func TestParseFaultNamesWhatIsWrong(t *testing.T) {
 		"kind=hang&status=500":              `parameter "status": not used by kind=hang, which takes kind, times, method`,
 		"kind=slow&dealy=1s":                `parameter "dealy": not used by kind=slow, which takes kind, delay, times, method`,
 		"kind=none&times=1":                 `parameter "times": not used by kind=none, which takes kind`,
+		"kind=mute&times=1":                 `parameter "times": not used by kind=mute, which takes kind`,
+		"kind=drop&method=eth_call":         `parameter "method": not used by kind=drop, which takes kind, times`,
 		"kind=slow&delay=5":                 `parameter delay: got "5", want a duration above 0 and up to 10m0s, like 250ms`,
 		"kind=slow&delay=-1s":               `parameter delay: got "-1s", want a duration above 0 and up to 10m0s, like 250ms`,
 		"kind=slow&delay=1h":                `parameter delay: got "1h", want a duration above 0 and up to 10m0s, like 250ms`,
@@ -113,6 +118,8 @@ func TestSetFaultMakesSenseOfAnything(t *testing.T) {
 		{Fault{}, Fault{Kind: FaultNone}},
 		{Fault{Kind: "typo", Status: 1}, Fault{Kind: FaultNone}},
 		{Fault{Kind: FaultStatus, Status: 7, Times: -1}, Fault{Kind: FaultStatus, Status: 503}},
+		{Fault{Kind: FaultMute, Times: 3, Method: "eth_call"}, Fault{Kind: FaultMute}},
+		{Fault{Kind: FaultDrop, Times: 3, Method: "eth_call"}, Fault{Kind: FaultDrop, Times: 3}},
 		{Fault{Kind: FaultSlow, Delay: time.Hour}, Fault{Kind: FaultSlow, Delay: maxFaultDelay}},
 	} {
 		b.SetFault(test.set)
@@ -134,7 +141,7 @@ func TestFaultIsSwitchedOverHTTP(t *testing.T) {
 		{"GET", "/fault", 200, `{"kind":"status","status":502,"times":2}`},
 		{"POST", "/", 502, `devchain fault: status 502`},
 		{"GET", "/fault", 200, `{"kind":"status","status":502,"times":1}`},
-		{"POST", "/fault?kind=bad", 400, `parameter kind: got "bad", want one of none, status, hang, garbage, 429, rpc-error, slow, wrong-id, close, truncate`},
+		{"POST", "/fault?kind=bad", 400, `parameter kind: got "bad", want one of none, status, hang, garbage, 429, rpc-error, slow, wrong-id, close, truncate, mute, drop`},
 		{"POST", "/fault?kind=%zz", 400, `read query: invalid URL escape "%zz"`},
 		{"DELETE", "/fault", 405, `/fault wants GET or POST`},
 		{"GET", "/fault", 200, `{"kind":"status","status":502,"times":1}`},

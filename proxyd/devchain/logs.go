@@ -129,21 +129,35 @@ func (f filter) matches(e *event) bool {
 	return true
 }
 
+// follows reports whether a subscriber to the filter's logs is told of this one, now that its block comes or goes. As in geth a range counts
+// as far as it is given in numbers, and a block hash does not.
+func (f filter) follows(e *event) bool {
+	number := e.tx.block.number
+	before := f.from.tag == "" && f.from.hash == nil && number < f.from.number
+	after := f.to.tag == "" && number > f.to.number
+	return !before && !after && f.matches(e)
+}
+
 func getLogs(b *Backend, p *params) (any, *rpcError) {
 	f, err := decodeFilter(p.list[0])
 	if err != nil {
 		return nil, invalidParams("invalid argument 0: %v", err)
 	}
+	return b.logs(f)
+}
+
+// logs are those of the blocks that the filter names.
+func (b *Backend) logs(f filter) (any, *rpcError) {
 	var blocks []*block
 	if f.from.hash != nil {
-		one := b.chain.at(f.from)
+		one := b.horizon().at(f.from)
 		if one == nil {
 			return nil, &rpcError{Code: codeServer, Message: "unknown block"}
 		}
 		blocks = []*block{one}
 	} else {
 		ordered := false
-		if blocks, ordered = b.chain.between(f.from, f.to); !ordered {
+		if blocks, ordered = b.horizon().between(f.from, f.to); !ordered {
 			return nil, invalidParams("invalid block range params")
 		}
 	}
@@ -151,7 +165,7 @@ func getLogs(b *Backend, p *params) (any, *rpcError) {
 	for _, one := range blocks {
 		for _, e := range one.events() {
 			if f.matches(e) {
-				list = append(list, viewLog(e))
+				list = append(list, viewLog(e, false))
 			}
 		}
 	}

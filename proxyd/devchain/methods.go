@@ -17,14 +17,14 @@ var methods = map[string]method{
 	"web3_clientVersion": {0, 0, func(b *Backend, _ *params) (any, *rpcError) { return "devchain/v1/" + b.name, nil }},
 	"web3_sha3":          {1, 1, func(_ *Backend, p *params) (any, *rpcError) { return keccak(p.bytes(0)), nil }},
 	"net_version": {0, 0, func(b *Backend, _ *params) (any, *rpcError) {
-		return strconv.FormatUint(b.chain.id, 10), nil
+		return strconv.FormatUint(b.horizon().chain.id, 10), nil
 	}},
 	"net_listening": {0, 0, func(*Backend, *params) (any, *rpcError) { return true, nil }},
 	"net_peerCount": {0, 0, func(*Backend, *params) (any, *rpcError) { return quantity(0), nil }},
 
-	"eth_chainId":              {0, 0, func(b *Backend, _ *params) (any, *rpcError) { return quantity(b.chain.id), nil }},
+	"eth_chainId":              {0, 0, func(b *Backend, _ *params) (any, *rpcError) { return quantity(b.horizon().chain.id), nil }},
 	"eth_syncing":              {0, 0, func(*Backend, *params) (any, *rpcError) { return false, nil }},
-	"eth_blockNumber":          {0, 0, func(b *Backend, _ *params) (any, *rpcError) { return quantity(b.chain.Head()), nil }},
+	"eth_blockNumber":          {0, 0, func(b *Backend, _ *params) (any, *rpcError) { return quantity(b.horizon().number()), nil }},
 	"eth_gasPrice":             {0, 0, func(*Backend, *params) (any, *rpcError) { return quantity(gasPrice), nil }},
 	"eth_maxPriorityFeePerGas": {0, 0, func(*Backend, *params) (any, *rpcError) { return quantity(priorityFee), nil }},
 	"eth_accounts":             {0, 0, func(*Backend, *params) (any, *rpcError) { return []address{sender}, nil }},
@@ -52,6 +52,15 @@ var methods = map[string]method{
 	"eth_getLogs":                             {1, 1, getLogs},
 	"eth_sendRawTransaction":                  {1, 1, sendRawTransaction},
 
+	"eth_subscribe":                   {0, 3, subscribe},
+	"eth_unsubscribe":                 {1, 1, unsubscribe},
+	"eth_newFilter":                   {1, 1, newFilter},
+	"eth_newBlockFilter":              {0, 0, newBlockFilter},
+	"eth_newPendingTransactionFilter": {0, 1, newPendingFilter},
+	"eth_getFilterChanges":            {1, 1, getFilterChanges},
+	"eth_getFilterLogs":               {1, 1, getFilterLogs},
+	"eth_uninstallFilter":             {1, 1, uninstallFilter},
+
 	"dev_payload": {1, 1, payload},
 }
 
@@ -60,7 +69,7 @@ type blockMethod func(*Backend, *params, *block) any
 
 // about runs m on the block that ref names; an unknown one makes the result null.
 func about(b *Backend, p *params, ref blockRef, m blockMethod) (any, *rpcError) {
-	if one := b.chain.at(ref); one != nil && p.fail == nil {
+	if one := b.horizon().at(ref); one != nil && p.fail == nil {
 		return m(b, p, one), nil
 	}
 	return nil, nil
@@ -81,7 +90,9 @@ func withBlockOrHash(m blockMethod) func(*Backend, *params) (any, *rpcError) {
 	return func(b *Backend, p *params) (any, *rpcError) { return about(b, p, p.blockOrHash(0), m) }
 }
 
-func getBlock(b *Backend, p *params, one *block) any       { return b.chain.viewBlock(one, p.bool(1)) }
+func getBlock(b *Backend, p *params, one *block) any {
+	return b.horizon().chain.viewBlock(one, p.bool(1))
+}
 func getBlockReceipts(_ *Backend, _ *params, o *block) any { return viewReceipts(o) }
 func countTransactions(_ *Backend, _ *params, o *block) any {
 	return quantity(len(o.txs))
@@ -93,19 +104,19 @@ func getIndexed(b *Backend, p *params, one *block) any {
 	if i >= uint64(len(one.txs)) {
 		return nil
 	}
-	return b.chain.viewTx(one.txs[i])
+	return b.horizon().chain.viewTx(one.txs[i])
 }
 
 func getTransaction(b *Backend, p *params) (any, *rpcError) {
-	t := b.chain.transaction(p.hash(0))
+	t := b.horizon().transaction(p.hash(0))
 	if t == nil {
 		return nil, nil
 	}
-	return b.chain.viewTx(t), nil
+	return b.horizon().chain.viewTx(t), nil
 }
 
 func getReceipt(b *Backend, p *params) (any, *rpcError) {
-	t := b.chain.transaction(p.hash(0))
+	t := b.horizon().transaction(p.hash(0))
 	if t == nil || t.block == nil {
 		return nil, nil
 	}
@@ -117,7 +128,7 @@ func sendRawTransaction(b *Backend, p *params) (any, *rpcError) {
 	if p.fail != nil {
 		return nil, p.fail
 	}
-	h, err := b.chain.send(raw)
+	h, err := b.horizon().chain.send(raw)
 	if err != nil {
 		return nil, &rpcError{Code: codeServer, Message: err.Error()}
 	}
@@ -128,7 +139,7 @@ const maxFeeHistory = 1024
 
 // feeHistory answers constant fees. A range that starts before the blocks that are known is cut, as the specification allows.
 func feeHistory(b *Backend, p *params) (any, *rpcError) {
-	count, newest := p.number(0), b.chain.at(p.block(1))
+	count, newest := p.number(0), b.horizon().at(p.block(1))
 	percentiles := []float64{}
 	if p.has(2) {
 		if err := json.Unmarshal(p.list[2], &percentiles); err != nil {
@@ -150,7 +161,7 @@ func feeHistory(b *Backend, p *params) (any, *rpcError) {
 	if count == 0 {
 		return map[string]any{"oldestBlock": quantity(0), "gasUsedRatio": []float64{}}, nil
 	}
-	blocks, _ := b.chain.between(blockRef{number: newest.number + 1 - count}, blockRef{number: newest.number})
+	blocks, _ := b.horizon().between(blockRef{number: newest.number + 1 - count}, blockRef{number: newest.number})
 	fees, ratios, rewards := []quantity{baseFee}, []float64{}, [][]quantity{}
 	for _, one := range blocks {
 		fees = append(fees, baseFee)

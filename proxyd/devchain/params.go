@@ -14,6 +14,7 @@ import (
 type params struct {
 	list []json.RawMessage
 	fail *rpcError
+	turn *turn // the message of a WebSocket in which the call came; nil when it came by POST
 }
 
 func invalidParams(format string, a ...any) *rpcError {
@@ -56,6 +57,13 @@ func (p *params) reject(i int, err error) {
 func (p *params) bool(i int) (v bool) {
 	if err := json.Unmarshal(p.list[i], &v); err != nil {
 		p.reject(i, errors.New("want true or false"))
+	}
+	return v
+}
+
+func (p *params) string(i int) (v string) {
+	if err := json.Unmarshal(p.list[i], &v); err != nil {
+		p.reject(i, errors.New("want a string"))
 	}
 	return v
 }
@@ -124,7 +132,7 @@ func decodeBlockOrHash(raw json.RawMessage) (blockRef, error) {
 	var in struct {
 		Number    json.RawMessage `json:"blockNumber"`
 		Hash      json.RawMessage `json:"blockHash"`
-		Canonical bool            `json:"requireCanonical"` // every known block is canonical: there are no forks
+		Canonical bool            `json:"requireCanonical"` // every known block is canonical: those that a reorg replaced are forgotten
 	}
 	if err := json.Unmarshal(raw, &in); err != nil {
 		return blockRef{}, errors.New("want a block number, a tag, a hash or an object with one of blockNumber and blockHash")

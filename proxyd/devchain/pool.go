@@ -23,6 +23,17 @@ type pool struct {
 	bytes int
 }
 
+// waiting is a transaction as the pool gives it out.
+type waiting struct {
+	hash hash
+	raw  []byte
+}
+
+// at is the transaction under a nonce. The raw bytes give its hash only; the rest is made up.
+func (w waiting) at(nonce uint64) *transaction {
+	return &transaction{hash: w.hash, nonce: nonce, to: token, input: hexBytes{}, gas: poolTxGas, raw: w.raw}
+}
+
 func newPool() pool { return pool{raw: make(map[hash][]byte)} }
 
 // send puts raw into the pool under its Keccak-256 hash. It refuses what is in the pool or in a remembered block already.
@@ -45,7 +56,16 @@ func (c *Chain) send(raw []byte) (hash, error) {
 	c.pool.order = append(c.pool.order, h)
 	c.pool.raw[h] = raw
 	c.pool.bytes += len(raw)
+	for _, w := range c.watchers {
+		w.pooled(c.queued(len(c.pool.order) - 1))
+	}
 	return h, nil
+}
+
+// queued is the transaction at place i of the pool, with the nonce that it will have: a block adds a transfer after each full load.
+func (c *Chain) queued(i int) *transaction {
+	h := c.pool.order[i]
+	return waiting{h, c.pool.raw[h]}.at(c.head().txTotal + uint64(i) + uint64(i/poolPerBlock))
 }
 
 // Pooled returns the raw transactions that wait for a block, oldest first. The caller must not change them.
@@ -60,14 +80,27 @@ func (c *Chain) Pooled() [][]byte {
 }
 
 // take removes the oldest transactions, at most n.
-func (p *pool) take(n int) []hash {
-	taken := append([]hash(nil), p.order[:min(n, len(p.order))]...)
-	p.order = append(p.order[:0], p.order[len(taken):]...)
-	for _, h := range taken {
+func (p *pool) take(n int) []waiting {
+	taken := make([]waiting, min(n, len(p.order)))
+	for i := range taken {
+		h := p.order[i]
+		taken[i] = waiting{h, p.raw[h]}
 		p.bytes -= len(p.raw[h])
 		delete(p.raw, h)
 	}
+	p.order = append(p.order[:0], p.order[len(taken):]...)
 	return taken
+}
+
+// putBack queues transactions that were taken before, in front of the others. It may go beyond the bounds: nothing that was mined is lost.
+func (p *pool) putBack(list []waiting) {
+	front := make([]hash, len(list))
+	for i, w := range list {
+		front[i] = w.hash
+		p.raw[w.hash] = w.raw
+		p.bytes += len(w.raw)
+	}
+	p.order = append(front, p.order...)
 }
 
 // position is the place of a transaction in the queue.

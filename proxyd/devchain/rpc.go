@@ -17,6 +17,7 @@ const (
 	codeInvalidParams  = -32602
 	codeServer         = -32000
 	codeTooLarge       = -32003
+	codeLimit          = -32005
 	codeReverted       = 3
 )
 
@@ -35,7 +36,7 @@ type call struct {
 	valid  bool
 }
 
-// request is the body of one HTTP request. With fail set it could not be read, and that is its answer.
+// request is the body of one HTTP request, or one message of a WebSocket. With fail set it could not be read, and that is its answer.
 type request struct {
 	batch bool
 	calls []call
@@ -84,8 +85,8 @@ func parseCall(raw []byte) call {
 	return c
 }
 
-// respond answers every call, in order. Without anything to answer the body is empty.
-func (b *Backend) respond(ctx context.Context, r request, f Fault) []byte {
+// respond answers every call, in order. Without anything to answer the body is empty. t is nil for calls that came by POST.
+func (b *Backend) respond(ctx context.Context, r request, f Fault, t *turn) []byte {
 	if r.fail != nil {
 		return appendAnswer(nil, nil, nil, r.fail)
 	}
@@ -100,7 +101,7 @@ func (b *Backend) respond(ctx context.Context, r request, f Fault) []byte {
 		var result any
 		var fail *rpcError
 		if len(out) < maxAnswer {
-			result, fail = b.answer(c, f)
+			result, fail = b.answer(c, f, t)
 		} else {
 			fail = &rpcError{Code: codeTooLarge, Message: "response too large"}
 		}
@@ -125,7 +126,7 @@ func (b *Backend) respond(ctx context.Context, r request, f Fault) []byte {
 }
 
 // answer works out one call.
-func (b *Backend) answer(c call, f Fault) (any, *rpcError) {
+func (b *Backend) answer(c call, f Fault, t *turn) (any, *rpcError) {
 	if !c.valid {
 		return nil, &rpcError{Code: codeInvalidRequest, Message: "invalid request"}
 	}
@@ -140,6 +141,7 @@ func (b *Backend) answer(c call, f Fault) (any, *rpcError) {
 	if fail != nil {
 		return nil, fail
 	}
+	p.turn = t
 	result, fail := m.run(b, p)
 	if p.fail != nil {
 		return nil, p.fail

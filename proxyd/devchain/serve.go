@@ -1,6 +1,7 @@
 package devchain
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,7 +13,7 @@ const garbage = "<!DOCTYPE html>\n<html><body><h1>devchain fault: not JSON</h1><
 
 // serve answers one request in the way that the present fault demands.
 func (b *Backend) serve(w http.ResponseWriter, r *http.Request, in request) {
-	f, changed := b.takeFault(in)
+	f, changed := b.takeFault(byPost, in)
 	switch f.Kind {
 	case FaultStatus:
 		http.Error(w, fmt.Sprintf("devchain fault: status %d", f.Status), f.Status)
@@ -29,23 +30,12 @@ func (b *Backend) serve(w http.ResponseWriter, r *http.Request, in request) {
 		write(w, http.StatusTooManyRequests, appendAnswer(nil, nil, nil, fail))
 		return
 	case FaultHang, FaultSlow:
-		var late <-chan time.Time // hang: never
-		if f.Kind == FaultSlow {
-			timer := time.NewTimer(f.Delay)
-			defer timer.Stop()
-			late = timer.C
-		}
-		select {
-		case <-late:
-		case <-changed:
-		case <-r.Context().Done():
-			return
-		case <-b.closed:
+		if !b.hold(r.Context(), f, changed) {
 			drop(w, nil)
 			return
 		}
 	}
-	body := b.respond(r.Context(), in, f)
+	body := b.respond(r.Context(), in, f, nil)
 	switch f.Kind {
 	case FaultClose:
 		drop(w, body)
@@ -54,6 +44,25 @@ func (b *Backend) serve(w http.ResponseWriter, r *http.Request, in request) {
 	default:
 		write(w, http.StatusOK, body)
 	}
+}
+
+// hold waits as long as a hang or a slow fault holds something up. It reports false when nobody is to be answered any more.
+func (b *Backend) hold(ctx context.Context, f Fault, changed <-chan struct{}) bool {
+	var late <-chan time.Time // hang: never
+	if f.Kind == FaultSlow {
+		timer := time.NewTimer(f.Delay)
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case <-late:
+	case <-changed:
+	case <-ctx.Done():
+		return false
+	case <-b.closed:
+		return false
+	}
+	return true
 }
 
 // write sends a JSON body with its length. An error means that the client left, which nobody has to know.
@@ -82,10 +91,16 @@ func drop(w http.ResponseWriter, body []byte) {
 		fmt.Fprintf(buffered, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), half)
 		buffered.Flush()
 	}
-	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
+	reset(conn)
+}
+
+// reset ends a connection by a reset, where it can, instead of in order.
+func reset(conn net.Conn) {
+	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS, which would say goodbye
 		conn = outer.NetConn()
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		tcp.SetLinger(0) // a reset instead of an orderly end
+		tcp.SetLinger(0)
 	}
+	conn.Close()
 }

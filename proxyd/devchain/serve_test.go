@@ -77,6 +77,8 @@ func TestFaultsThatAnswer(t *testing.T) {
 		{Fault{Kind: FaultSlow, Delay: time.Nanosecond}, 200, chainIDAnswer},
 		{Fault{Kind: FaultWrongID}, 200, `{"jsonrpc":"2.0","id":"devchain-wrong-id","result":"0x7a69"}`},
 		{Fault{Kind: FaultTruncate}, 200, chainIDAnswer[:len(chainIDAnswer)/2]},
+		{Fault{Kind: FaultMute}, 200, chainIDAnswer},
+		{Fault{Kind: FaultDrop, Times: 1}, 200, chainIDAnswer},
 	} {
 		t.Run(string(test.fault.Kind), func(t *testing.T) {
 			b := NewBackend(New(Options{}), "one")

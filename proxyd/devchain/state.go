@@ -8,7 +8,7 @@ import (
 
 // state returns the block whose state ref asks for. Unlike the block methods, these answer an error when it is unknown.
 func (b *Backend) state(ref blockRef) (*block, *rpcError) {
-	if one := b.chain.at(ref); one != nil {
+	if one := b.horizon().at(ref); one != nil {
 		return one, nil
 	}
 	if ref.hash != nil {
@@ -35,7 +35,7 @@ func getTransactionCount(b *Backend, p *params) (any, *rpcError) {
 	if a != sender {
 		return quantity(0), nil
 	}
-	return quantity(b.chain.nonce(one, ref.tag == "pending")), nil
+	return quantity(b.horizon().nonce(one, ref.tag == "pending")), nil
 }
 
 func getCode(b *Backend, p *params) (any, *rpcError) {

@@ -2,7 +2,8 @@ package devchain
 
 // The shapes in which blocks, transactions, receipts and logs go out, with the fields of a London block (no withdrawals, no blobs).
 
-type blockView struct {
+// headerView has the members of a header, as newHeads sends it.
+type headerView struct {
 	Number           quantity `json:"number"`
 	Hash             hash     `json:"hash"`
 	ParentHash       hash     `json:"parentHash"`
@@ -15,14 +16,18 @@ type blockView struct {
 	Miner            address  `json:"miner"`
 	Difficulty       quantity `json:"difficulty"`
 	ExtraData        hexBytes `json:"extraData"`
-	Size             quantity `json:"size"`
 	GasLimit         quantity `json:"gasLimit"`
 	GasUsed          quantity `json:"gasUsed"`
 	Timestamp        quantity `json:"timestamp"`
 	BaseFeePerGas    quantity `json:"baseFeePerGas"`
 	MixHash          hash     `json:"mixHash"`
-	Transactions     []any    `json:"transactions"`
-	Uncles           []hash   `json:"uncles"`
+}
+
+type blockView struct {
+	headerView
+	Size         quantity `json:"size"`
+	Transactions []any    `json:"transactions"`
+	Uncles       []hash   `json:"uncles"`
 }
 
 type txView struct {
@@ -77,8 +82,8 @@ type logView struct {
 	Removed          bool     `json:"removed"`
 }
 
-func (c *Chain) viewBlock(b *block, full bool) blockView {
-	v := blockView{
+func viewHeader(b *block) headerView {
+	v := headerView{
 		Number:           quantity(b.number),
 		Hash:             b.hash,
 		ParentHash:       b.parent,
@@ -90,18 +95,25 @@ func (c *Chain) viewBlock(b *block, full bool) blockView {
 		ReceiptsRoot:     emptyRoot,
 		Miner:            miner,
 		ExtraData:        hexBytes("devchain"),
-		Size:             quantity(600 + 150*len(b.txs)),
 		GasLimit:         blockGasLimit,
 		GasUsed:          quantity(b.gasUsed),
 		Timestamp:        quantity(b.timestamp),
 		BaseFeePerGas:    baseFee,
 		MixHash:          label("mix", b.hash[:]),
-		Transactions:     make([]any, 0, len(b.txs)),
-		Uncles:           []hash{},
 	}
 	if len(b.txs) > 0 {
 		v.TransactionsRoot = label("transactions", b.hash[:])
 		v.ReceiptsRoot = label("receipts", b.hash[:])
+	}
+	return v
+}
+
+func (c *Chain) viewBlock(b *block, full bool) blockView {
+	v := blockView{
+		headerView:   viewHeader(b),
+		Size:         quantity(600 + 150*len(b.txs)),
+		Transactions: make([]any, 0, len(b.txs)),
+		Uncles:       []hash{},
 	}
 	for _, t := range b.txs {
 		if full {
@@ -156,7 +168,7 @@ func viewReceipt(t *transaction) receiptView {
 		Type:              2,
 	}
 	if t.event != nil {
-		v.Logs = append(v.Logs, viewLog(t.event))
+		v.Logs = append(v.Logs, viewLog(t.event, false))
 	}
 	return v
 }
@@ -169,7 +181,7 @@ func viewReceipts(b *block) []receiptView {
 	return list
 }
 
-func viewLog(e *event) logView {
+func viewLog(e *event, removed bool) logView {
 	return logView{
 		Address:          e.address,
 		Topics:           e.topics,
@@ -178,5 +190,6 @@ func viewLog(e *event) logView {
 		TransactionHash:  e.tx.hash,
 		TransactionIndex: quantity(e.tx.index),
 		BlockHash:        e.tx.block.hash,
+		Removed:          removed,
 	}
 }

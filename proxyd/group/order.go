@@ -46,7 +46,7 @@ type Place struct {
 // chain, or one that is no archive where archives are asked for, is never tried.
 func (g *Group) order(calls []*jsonrpc.Call) (members []*Member, desperate bool) {
 	now := time.Now()
-	if g.inList && !wantsArchive(calls) && g.allWell(calls, now) {
+	if g.inList && !wantsArchive(calls) && onlyOf(calls) == "" && g.allWell(calls, now) {
 		return g.members, len(g.members) == 1
 	}
 	c := g.candidates(calls, now)
@@ -72,7 +72,7 @@ func (g *Group) allWell(calls []*jsonrpc.Call, now time.Time) bool {
 
 // candidates are the members that may be asked for a call.
 type candidates struct {
-	members   []*Member // but those on another chain, and no archives, which are never tried
+	members   []*Member // but those on another chain, no archives, and others than the only one, which are never tried
 	standings []backend.Standing
 	usable    []*Member
 }
@@ -84,14 +84,14 @@ func (c *candidates) standing(m *Member) backend.Standing {
 // candidates looks at every member.
 func (g *Group) candidates(calls []*jsonrpc.Call, now time.Time) *candidates {
 	c := &candidates{members: make([]*Member, 0, len(g.members)), standings: make([]backend.Standing, 0, len(g.members))}
-	archive := wantsArchive(calls)
+	archive, only := wantsArchive(calls), onlyOf(calls)
 	can := make([]*Member, 0, len(g.members)) // but for their lag
 	for _, m := range g.members {
 		s := m.StandingAt(now)
 		if s.State <= backend.Trial {
 			can = append(can, m)
 		}
-		if s.State == backend.Foreign || archive && !m.Archive {
+		if s.State == backend.Foreign || archive && !m.Archive || only != "" && m.Name() != only {
 			continue
 		}
 		c.members, c.standings = append(c.members, m), append(c.standings, s)
@@ -182,6 +182,14 @@ func wantsArchive(calls []*jsonrpc.Call) bool {
 	return len(calls) > 0 && calls[0].Client != nil && calls[0].Client.Archive
 }
 
+// onlyOf names the member that must answer, "" for any.
+func onlyOf(calls []*jsonrpc.Call) string {
+	if len(calls) == 0 {
+		return ""
+	}
+	return calls[0].Only
+}
+
 func supports(m *Member, calls []*jsonrpc.Call) bool {
 	for _, c := range calls {
 		if !m.Supports(c.Label) {
@@ -238,6 +246,24 @@ func (g *Group) Explain(calls []*jsonrpc.Call) []Place {
 	return g.explain(order, calls)
 }
 
+// Followable returns the members that may be followed for events: those that can
+// serve now, in the order in which a read would ask them, and behind them those that
+// would not be asked but are not known to be unfit, since their sockets may fare
+// better. usable is how many the former are.
+func (g *Group) Followable() (members []*Member, usable int) {
+	c := g.candidates(nil, time.Now())
+	rest := make([]*Member, 0, len(c.members))
+	for i, m := range c.members {
+		if s := c.standings[i].State; s < backend.Unfit && !slices.Contains(c.usable, m) {
+			rest = append(rest, m)
+		}
+	}
+	if len(c.usable) > 0 {
+		members = slices.Clone(g.arrange(c, nil, Ask{Label: "eth_subscribe", Reads: true, Peek: true}))
+	}
+	return append(members, rest...), len(members)
+}
+
 // Status says how a member is in this group, and how many blocks it is behind when
 // it is Lagging.
 func (g *Group) Status(m *Member) (s backend.Standing, behind uint64) {
@@ -270,6 +296,8 @@ func (g *Group) explain(order []*Member, calls []*jsonrpc.Call) []Place {
 		switch i := slices.Index(c.members, m); {
 		case p.State == backend.Foreign:
 			p.Skipped = m.Unfitness()
+		case i < 0 && onlyOf(calls) != "":
+			p.Skipped = "another backend must answer"
 		case i < 0:
 			p.Skipped = "no archive"
 		case p.State <= backend.Trial:

@@ -213,11 +213,12 @@ func AppendClosing(dst, id []byte) []byte {
 // is raw JSON or nil.
 func AppendError(dst []byte, id []byte, code int64, message string, data []byte) []byte {
 	dst = append(dst, `{"jsonrpc":"2.0","error":`...)
-	dst = appendErrorObject(dst, code, message, data)
+	dst = AppendErrorObject(dst, code, message, data)
 	return AppendClosing(dst, id)
 }
 
-func appendErrorObject(dst []byte, code int64, message string, data []byte) []byte {
+// AppendErrorObject appends an error object; data is raw JSON or nil.
+func AppendErrorObject(dst []byte, code int64, message string, data []byte) []byte {
 	dst = append(dst, `{"code":`...)
 	dst = strconv.AppendInt(dst, code, 10)
 	dst = append(dst, `,"message":`...)

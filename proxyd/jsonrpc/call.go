@@ -32,10 +32,18 @@ type Call struct {
 	// Client says who asked; never nil after the front has built the call.
 	Client *Client
 
+	// Only names the backend that must answer, "" for any. A call with it travels
+	// alone in its slice.
+	Only string
+
 	// MayStream allows an Answer whose result is still coming. Only the front
 	// sets it, for the only call of an HTTP request; a stage that needs the
 	// bytes of the result clears it.
 	MayStream bool
+
+	// Then, when it is set, runs once the answer stands in the queue to the client's
+	// socket: a subscription begins with it.
+	Then func()
 
 	// Answer is what somebody answered, a JSON-RPC error included.
 	Answer *Answer
@@ -71,6 +79,21 @@ type Client struct {
 	Source string
 	// Batched is true when the client sent a JSON array.
 	Batched bool
+	// Session is the client's socket, which takes notifications; nil over HTTP.
+	Session Session
+}
+
+// Session is a client's socket as the stages see it. Its methods may be called by
+// many goroutines, and none of them waits.
+type Session interface {
+	// Notify queues a notification of the subscription with the id, whose result is
+	// JSON that nobody changes any more. A socket that cannot keep up is closed.
+	Notify(id string, result []byte)
+	// Lose ends the socket because events were lost that its client was promised;
+	// reason is for the client, at most 123 bytes.
+	Lose(reason string)
+	// OnEnd runs f when the socket has ended; at once when it has already.
+	OnEnd(f func())
 }
 
 // Answer is what a backend, the cache or the gateway answered to one call.

@@ -13,6 +13,7 @@ type chain struct {
 	metrics *Metrics
 	log     *slog.Logger // names the chain, apart from that of the top level
 	lines   backend.LineLimit
+	top     bool // it is at the root
 }
 
 // serve returns the handler of one chain's requests.
@@ -27,7 +28,7 @@ func (s *Server) misplaced(ch *chain, key string, accepted bool) error {
 	switch {
 	case ch.routes == nil:
 		return errNoChain
-	case ch != s.top || len(s.opts.Chains) == 0 || key == "":
+	case !ch.top || len(s.opts.Chains) == 0 || key == "":
 		return nil
 	case len(s.keys) == 0 || !accepted:
 		return errUnknownChain

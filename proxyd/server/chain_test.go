@@ -27,8 +27,8 @@ func newChains(t testing.TB, change func(*Options)) (*front, *httptest.Server) {
 	f := newFront(t, func(o *Options) {
 		o.Routes, o.Metrics = named(t, "top"), NewMetrics(in(""))
 		o.Chains = map[string]Chain{
-			"base": {named(t, "base"), NewMetrics(in("base"))},
-			"op":   {named(t, "op"), NewMetrics(in("op"))},
+			"base": {Routes: named(t, "base"), Metrics: NewMetrics(in("base"))},
+			"op":   {Routes: named(t, "op"), Metrics: NewMetrics(in("op"))},
 		}
 		if change != nil {
 			change(o)

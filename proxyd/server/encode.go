@@ -23,6 +23,11 @@ var (
 	errInternal     = errors.New("internal error")
 	errNoChain      = errors.New("no chain here: the path must name a chain")
 	errUnknownChain = errors.New("no such chain")
+	errDraining     = errors.New("the gateway is shutting down")
+	// The limits of sockets.
+	errSocketBusy    = errors.New("too many calls in flight on this socket")
+	errSockets       = errors.New("too many WebSocket connections")
+	errClientSockets = errors.New("too many WebSocket connections of this client")
 )
 
 // verdict is how an error looks to a client.
@@ -101,6 +106,10 @@ func (s *Server) judge(err error) verdict {
 		return verdict{code: -32012, status: 429, message: err.Error(), retryAfter: time.Second}
 	case errors.Is(err, backend.ErrOverloaded):
 		return verdict{code: -32024, status: 429, message: "too many requests", retryAfter: time.Second}
+	case errors.Is(err, errSocketBusy), errors.Is(err, errClientSockets):
+		return verdict{code: -32024, status: 429, message: err.Error(), retryAfter: time.Second}
+	case errors.Is(err, errSockets), errors.Is(err, errDraining):
+		return verdict{code: -32024, status: 503, message: err.Error(), retryAfter: time.Second}
 	case errors.Is(err, errStreams):
 		return verdict{code: -32024, status: 429, message: errStreams.Error(), retryAfter: time.Second}
 	case errors.Is(err, context.Canceled):
@@ -136,7 +145,7 @@ func (s *Server) message(configured, otherwise string) string {
 // header puts into h what a client should know of the error. Of several in a
 // batch the longest wait stands.
 func (v *verdict) header(h http.Header) {
-	if v.retryAfter <= 0 {
+	if v.retryAfter <= 0 || h == nil { // a socket has no header
 		return
 	}
 	seconds := int64((v.retryAfter + time.Second - 1) / time.Second)
@@ -157,7 +166,7 @@ func longest(h http.Header, name string, seconds int64) bool {
 }
 
 // append appends the call's answer object and returns the HTTP status that a
-// lone call is answered with.
+// lone call is answered with. h is nil over a socket.
 func (s *Server) append(dst []byte, c *jsonrpc.Call, h http.Header) ([]byte, int) {
 	if c.Answer != nil {
 		status := c.Answer.Status

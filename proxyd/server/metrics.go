@@ -1,8 +1,10 @@
 package server
 
 import (
+	"strconv"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"gateway.internal/proxyd/backend"
@@ -22,10 +24,16 @@ type Metrics struct {
 	batchSizes    prometheus.Histogram
 	shortCircuits prometheus.Counter
 	forwards      *prometheus.CounterVec
+	sockets       *prometheus.GaugeVec
+	closes        *prometheus.CounterVec
+	refusals      *prometheus.CounterVec
+	messages      *prometheus.CounterVec
+	slowReaders   prometheus.Counter
 
 	// Those that every call counts in, by their labels.
 	callSeries                                    series.Set[callKey, prometheus.Counter]
 	statusSeries                                  series.Set[int, prometheus.Counter]
+	receivedSeries, sentSeries                    series.Set[string, prometheus.Counter]
 	durationSeries, requestSeries, responseSeries series.Set[string, prometheus.Observer]
 }
 
@@ -45,6 +53,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		shortCircuits: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "proxyd", Name: "batch_rpc_short_circuits_total", Help: "Batches in which the deadline left elements without an answer."}),
 		forwards:      prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "proxyd", Name: "rpc_local_answers_total", Help: "Calls that the gateway answered itself."}, []string{"method_name"}),
 	}
+	m.sockets = prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "proxyd", Name: "active_client_ws_conns", Help: "Open WebSocket connections of clients."}, []string{"auth"})
+	m.closes = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "proxyd", Name: "client_ws_closes_total", Help: "WebSocket connections of clients that ended, by close code; 1006 for those that broke."}, []string{"code"})
+	m.refusals = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "proxyd", Name: "client_ws_refused_total", Help: "Upgrades to WebSocket that were refused, by HTTP status."}, []string{"status_code"})
+	m.messages = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "proxyd", Name: "ws_messages_total", Help: "WebSocket messages of clients (source client) and answers to them (source backend)."}, []string{"auth", "backend_name", "source"})
+	m.slowReaders = prometheus.NewCounter(prometheus.CounterOpts{Namespace: "proxyd", Name: "client_ws_slow_readers_total", Help: "WebSocket connections closed because their client read too slowly."})
+	reg.MustRegister(m.sockets, m.closes, m.refusals, m.messages, m.slowReaders)
 	reg.MustRegister(m.calls, m.callDuration, m.httpStatuses, m.httpDuration, m.requestSizes, m.responseSizes, m.batchSizes, m.shortCircuits, m.forwards)
 	return m
 }
@@ -77,4 +91,31 @@ func (m *Metrics) requestSize(auth string, n int) {
 func (m *Metrics) answered(auth string, status int, size int64) {
 	m.statusSeries.Get(status, func(s int) prometheus.Counter { return m.httpStatuses.WithLabelValues(backend.StatusLabel(s)) }).Inc()
 	m.responseSeries.Get(auth, func(a string) prometheus.Observer { return m.responseSizes.WithLabelValues(a) }).Observe(float64(size))
+}
+
+func (m *Metrics) socketOpened(auth string) { m.sockets.WithLabelValues(auth).Inc() }
+
+func (m *Metrics) socketClosed(auth string, code websocket.StatusCode) {
+	m.sockets.WithLabelValues(auth).Dec()
+	label := "other" // clients may choose from 3000 on
+	if code < 1016 {
+		label = strconv.Itoa(int(code))
+	}
+	m.closes.WithLabelValues(label).Inc()
+}
+
+func (m *Metrics) socketRefused(status int) {
+	m.refusals.WithLabelValues(backend.StatusLabel(status)).Inc()
+}
+
+// received counts a message of a client.
+func (m *Metrics) received(auth string, n int) {
+	m.receivedSeries.Get(auth, func(a string) prometheus.Counter { return m.messages.WithLabelValues(a, "proxyd", "client") }).Inc()
+	m.requestSize(auth, n)
+}
+
+// sent counts an answer over WebSocket.
+func (m *Metrics) sent(auth string, n int) {
+	m.sentSeries.Get(auth, func(a string) prometheus.Counter { return m.messages.WithLabelValues(a, "proxyd", "backend") }).Inc()
+	m.responseSeries.Get(auth, func(a string) prometheus.Observer { return m.responseSizes.WithLabelValues(a) }).Observe(float64(n))
 }

@@ -16,6 +16,8 @@ type Target struct {
 type Routes struct {
 	mapped jsonrpc.Patterns[*Target]
 	table  *jsonrpc.Table
+	// socket is what differs over WebSocket, nil over HTTP.
+	socket *socketRoutes
 }
 
 // NewRoutes returns routes without mappings over a method table.
@@ -23,6 +25,49 @@ func NewRoutes(table *jsonrpc.Table) *Routes { return &Routes{table: table} }
 
 // Map sends a method, or a pattern of methods, to a target.
 func (r *Routes) Map(pattern string, t *Target) { r.mapped.Set(pattern, t) }
+
+// socketRoutes are what differs over WebSocket.
+type socketRoutes struct {
+	allowed       jsonrpc.Patterns[bool]
+	group         *Target // for what is allowed and not mapped
+	subscriptions *Target
+}
+
+// OverWebSocket returns the routes for WebSocket connections: the methods that
+// allowed names or catches go where they are mapped to, and those that are not mapped
+// to group; eth_subscribe and eth_unsubscribe go to subscriptions. Without allowed,
+// what is mapped is allowed, and subscriptions are.
+func (r *Routes) OverWebSocket(allowed []string, group, subscriptions *Target) *Routes {
+	over := &Routes{mapped: r.mapped, table: r.table, socket: &socketRoutes{group: group, subscriptions: subscriptions}}
+	for _, pattern := range allowed {
+		over.socket.allowed.Set(pattern, true)
+	}
+	return over
+}
+
+// overSocket returns where a method goes over WebSocket, and the name or pattern that
+// it was found by.
+func (r *Routes) overSocket(method string) (target *Target, pattern string) {
+	w := r.socket
+	_, pattern, ok := w.allowed.Lookup(method)
+	if method == "eth_unsubscribe" && !ok { // of one's own: whoever may begin may end
+		_, pattern, ok = w.allowed.Lookup("eth_subscribe")
+	}
+	any := w.allowed.Len() == 0
+	switch {
+	case !ok && !any:
+		return nil, ""
+	case method == "eth_subscribe" || method == "eth_unsubscribe":
+		return w.subscriptions, method
+	}
+	if target, pattern, mapped := r.mapped.Lookup(method); mapped {
+		return target, pattern
+	}
+	if any {
+		return nil, ""
+	}
+	return w.group, pattern
+}
 
 // Labels of calls that have no method of their own in metrics.
 const (
@@ -39,8 +84,14 @@ func (r *Routes) route(c *jsonrpc.Call) *Target {
 	if c.Method == "" {
 		return nil
 	}
-	target, pattern, ok := r.mapped.Lookup(c.Method)
-	if !ok || target.Handler == nil {
+	var target *Target
+	var pattern string
+	if r.socket != nil {
+		target, pattern = r.overSocket(c.Method)
+	} else {
+		target, pattern, _ = r.mapped.Lookup(c.Method)
+	}
+	if target == nil || target.Handler == nil {
 		return nil
 	}
 	// The label is bounded: a method mapped by its name, one that the table

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -22,8 +23,9 @@ import (
 // Options configures a Server. Zero values mean the stated default.
 type Options struct {
 	// Routes says who answers which method at / and /{key}; nil when every path
-	// must name a chain.
-	Routes *Routes
+	// must name a chain. WSRoutes says so for WebSocket connections there; nil
+	// refuses them.
+	Routes, WSRoutes *Routes
 	// Chains are the chains served at /NAME and /NAME/{key}, beside the one of
 	// Routes. With any of them, /{key} is served only for one of Keys.
 	Chains map[string]Chain
@@ -60,6 +62,8 @@ type Options struct {
 	Gzip bool
 	// CORS answers browsers.
 	CORS CORS
+	// Sockets configures WebSocket connections.
+	Sockets Sockets
 	// ServedBy adds the X-Served-By header.
 	ServedBy bool
 	// LogBodies logs up to so many bytes of each request's body at info; 0 logs
@@ -75,10 +79,11 @@ type Options struct {
 	Log     *slog.Logger
 }
 
-// Chain is what one chain's calls are served by. Both are required.
+// Chain is what one chain's calls are served by. Routes and Metrics are required;
+// without WSRoutes there are no WebSocket connections.
 type Chain struct {
-	Routes  *Routes
-	Metrics *Metrics
+	Routes, WSRoutes *Routes
+	Metrics          *Metrics
 }
 
 // CORS says which web pages may ask; without Origins none may, and what a page can
@@ -125,6 +130,8 @@ type Server struct {
 	top      *chain // at / and /{key}
 	draining atomic.Bool
 	streams  streams
+	sockets  sockets
+	upgraded http.Handler
 }
 
 // New builds the front.
@@ -145,23 +152,43 @@ func New(o Options) *Server {
 	s := &Server{
 		opts: o, keys: newKeyring(o.Keys), apiKeys: keyring{},
 		streams: streams{most: o.MaxStreams}, address: addressing{header: http.CanonicalHeaderKey(o.AddressHeader), trusted: o.TrustedProxies},
-		top: &chain{routes: o.Routes, metrics: o.Metrics, log: o.Log},
+		top: &chain{routes: o.Routes, metrics: o.Metrics, log: o.Log, top: true},
 	}
 	for _, key := range o.APIKeys {
 		s.apiKeys[sum(key)] = "exempt"
 	}
+	s.sockets.init(&s.opts.Sockets)
+	ws := chi.NewRouter() // upgrades alone
 	r := chi.NewRouter()
 	if o.Gzip {
 		r.Use(middleware.Compress(5, "application/json"))
 	}
 	r.Post("/", s.serve(s.top))
 	r.Post("/{key}", s.serve(s.top))
+	upgrade := func(path string, routes *Routes, of *chain) {
+		var ch *chain
+		if routes != nil {
+			ch = &chain{routes: routes, metrics: of.metrics, log: of.log, top: of.top}
+		}
+		for _, path := range []string{path + "/", path + "/{key}"} {
+			r.Get(path, s.upgrades(ch))
+			ws.Get(path, s.upgrades(ch))
+		}
+		if path != "" {
+			r.Get(path, s.upgrades(ch))
+			ws.Get(path, s.upgrades(ch))
+		}
+	}
+	upgrade("", o.WSRoutes, s.top)
 	for name, c := range o.Chains {
-		h := s.serve(&chain{routes: c.Routes, metrics: c.Metrics, log: o.Log.With("chain", name)})
+		ch := &chain{routes: c.Routes, metrics: c.Metrics, log: o.Log.With("chain", name)}
+		h := s.serve(ch)
 		r.Post("/"+name, h)
 		r.Post("/"+name+"/", h)
 		r.Post("/"+name+"/{key}", h)
+		upgrade("/"+name, c.WSRoutes, ch)
 	}
+	s.upgraded = ws
 	r.Get("/healthz", s.healthz)
 	r.Get("/health", s.healthz)
 	r.Get("/readyz", s.readyz)
@@ -206,13 +233,28 @@ func collapsed(p string) string {
 	return clean
 }
 
-// Drain makes the health checks fail, so that load balancers look elsewhere.
-// Calls are served as before.
-func (s *Server) Drain() { s.draining.Store(true) }
+// Drain makes the health checks fail, so that load balancers look elsewhere, and
+// closes WebSocket connections one after another within the time given, or until ctx
+// ends. Calls over HTTP are served as before.
+func (s *Server) Drain(ctx context.Context, over time.Duration) {
+	s.draining.Store(true)
+	s.sockets.drain(ctx, over)
+}
+
+// CloseSockets closes the WebSocket connections that are left, and waits for what
+// they run. When ctx ends what is left is cut off.
+func (s *Server) CloseSockets(ctx context.Context) { s.sockets.close(ctx) }
+
+// Upgrades is the handler of a listener for WebSocket connections alone.
+func (s *Server) Upgrades() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.timed(s.upgraded, w, r) })
+}
 
 // ServeHTTP implements http.Handler.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.timed(s.handler, w, r) }
+
+func (s *Server) timed(h http.Handler, w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
 	defer func() { s.opts.Metrics.httpDuration.Observe(time.Since(started).Seconds()) }()
-	s.handler.ServeHTTP(w, r)
+	h.ServeHTTP(w, r)
 }

@@ -405,7 +405,7 @@ func TestBodiesAreLoggedOnlyWhenAskedAndTruncated(t *testing.T) {
 
 func TestDrainFailsTheChecksAndServesCalls(t *testing.T) {
 	f := newFront(t, nil, nil)
-	f.Drain()
+	f.Drain(t.Context(), 0)
 	is(t, f.do("GET", "/healthz", ""), 503, "Server is draining\n")
 	is(t, f.do("GET", "/health", ""), 503, "Server is draining\n")
 	is(t, f.do("GET", "/readyz", ""), 503, `{"ready":false,"draining":true,"groups":null}`+"\n")

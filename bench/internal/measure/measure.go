@@ -4,8 +4,8 @@ package measure
 
 // Result is one run against one gateway.
 type Result struct {
-	// Requests is how many HTTP requests were answered in the window; a batch
-	// is one.
+	// Requests is how many HTTP requests, or messages over WebSockets, were
+	// answered in the window, or notifications came in it; a batch is one.
 	Requests int `json:"requests"`
 	// Seconds is how long the window was.
 	Seconds float64 `json:"seconds"`
@@ -13,7 +13,8 @@ type Result struct {
 	// and system, its children included.
 	CPU float64 `json:"cpu_seconds"`
 	// P50, P99 and Max are latencies in microseconds. In an open loop they
-	// count from when a call was due.
+	// count from when a call was due, for subscribers from when the upstream
+	// published a head until the last of them had it.
 	P50 float64 `json:"p50_us"`
 	P99 float64 `json:"p99_us"`
 	Max float64 `json:"max_us"`
@@ -36,6 +37,16 @@ type Result struct {
 	Upstream []int `json:"upstream_requests,omitempty"`
 	// PerConnection is the gateway's memory for each idle connection in bytes.
 	PerConnection float64 `json:"bytes_per_connection,omitempty"`
+	// Goroutines are those for each idle connection, and IdleCPU is the
+	// processor's time with all of them in percent of a core, where the
+	// gateway says how many it has.
+	Goroutines float64 `json:"goroutines_per_connection,omitempty"`
+	IdleCPU    float64 `json:"idle_cpu_percent,omitempty"`
+	// Heads are those that came to all subscribers in the window, and
+	// Subscriptions is how many were made at the upstreams from before the
+	// first client's on.
+	Heads         int `json:"heads,omitempty"`
+	Subscriptions int `json:"upstream_subscriptions,omitempty"`
 }
 
 // Sum adds up counts.

@@ -1,0 +1,123 @@
+package jsonrpc
+
+// Frame is what a provider sends over a socket: an answer, or a notification of
+// a subscription. The slices point into what was parsed.
+type Frame struct {
+	// Subscription is the provider's id of the subscription that Result belongs
+	// to, as it spelled it; nil for an answer.
+	Subscription, Result []byte
+	// ID is an answer's id; that of the first element with one for a batch's.
+	ID []byte
+	// Broken is true for an answer with an error and no id.
+	Broken bool
+}
+
+// ParseFrame tells what a frame is. Answers are checked no further: who asked
+// parses them as a body. An error wraps ErrInvalidAnswer.
+func ParseFrame(body []byte) (f Frame, err error) {
+	i := skipSpace(body, 0)
+	if i < len(body) && body[i] == '[' {
+		replies, _, err := ParseReplies(body, maxFrameReplies)
+		for _, r := range replies {
+			if _, ok := ReplyID(r.ID); ok {
+				f.ID = r.ID
+				return f, nil
+			}
+		}
+		if err == nil {
+			err = invalid("no element has an id")
+		}
+		return f, err
+	}
+	if i >= len(body) || body[i] != '{' {
+		return f, invalid("not a JSON object")
+	}
+	var method, params []byte
+	end, err := scanMembers(body, i, 0, func(name, value []byte) error {
+		switch string(name) {
+		case "id":
+			f.ID = value
+		case "method":
+			method = value
+		case "params":
+			params = value
+		case "error":
+			f.Broken = string(value) != "null"
+		}
+		return nil
+	})
+	if err != nil || skipSpace(body, end) != len(body) {
+		return Frame{}, invalid("not JSON")
+	}
+	if method == nil {
+		f.Broken = f.Broken && (f.ID == nil || string(f.ID) == "null")
+		return f, nil
+	}
+	f = Frame{}
+	if len(params) > 0 && params[0] == '{' {
+		_, _ = scanMembers(params, 0, 1, func(name, value []byte) error {
+			switch string(name) {
+			case "subscription":
+				f.Subscription = value
+			case "result":
+				f.Result = value
+			}
+			return nil
+		})
+	}
+	if f.Subscription == nil || f.Result == nil {
+		return Frame{}, invalid("a notification without subscription and result")
+	}
+	return f, nil
+}
+
+// maxFrameReplies bounds the elements of a batch's answer in one frame: the most
+// that a client's batch may have.
+const maxFrameReplies = 1000
+
+// Elements calls element with each value of the JSON array raw, until it returns
+// false. ok is false when raw is no array.
+func Elements(raw []byte, element func(value []byte) bool) (ok bool) {
+	i := skipSpace(raw, 0)
+	if i >= len(raw) || raw[i] != '[' {
+		return false
+	}
+	i = skipSpace(raw, i+1)
+	for i < len(raw) && raw[i] != ']' {
+		start, end, err := scanValue(raw, i, 1)
+		if err != nil {
+			return false
+		}
+		if !element(raw[start:end]) {
+			return true
+		}
+		i = skipSpace(raw, end)
+		if i < len(raw) && raw[i] == ',' {
+			i = skipSpace(raw, i+1)
+		}
+	}
+	return i < len(raw)
+}
+
+// Members calls member with the name, between its quotes as spelled, and the
+// value of each member of the JSON object raw. ok is false when raw is no
+// object.
+func Members(raw []byte, member func(name, value []byte)) (ok bool) {
+	i := skipSpace(raw, 0)
+	if i >= len(raw) || raw[i] != '{' {
+		return false
+	}
+	_, err := scanMembers(raw, i, 0, func(name, value []byte) error {
+		member(name, value)
+		return nil
+	})
+	return err == nil
+}
+
+// Text returns the text of the JSON string raw. ok is false when it is none.
+func Text(raw []byte) (text string, ok bool) {
+	if len(raw) < 2 || raw[0] != '"' || raw[len(raw)-1] != '"' {
+		return "", false
+	}
+	return string(unquote(raw[1 : len(raw)-1])), true
+}

@@ -1,0 +1,451 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+
+	"gateway.internal/proxyd/jsonrpc"
+)
+
+const (
+	// maxQueued and maxQueuedBytes bound the notifications that wait for a client
+	// which reads more slowly than they come.
+	maxQueued, maxQueuedBytes = 1024, 4 << 20
+	// closeWait bounds the wait for the calls of a socket that is closed in peace.
+	closeWait = 5 * time.Second
+)
+
+// socket is one client's WebSocket connection. One goroutine reads it; calls have
+// goroutines of their own, and what is to be written is written by whoever comes
+// first. It is a jsonrpc.Session.
+type socket struct {
+	s     *Server
+	ch    *chain
+	conn  *websocket.Conn
+	under *socketConn
+	// alone and batched are who asks: the two differ in what is said of batches.
+	alone, batched jsonrpc.Client
+	ctx            context.Context // ends with the socket
+	cancel         context.CancelFunc
+
+	heard    atomic.Int64 // when anything came last, in unix nanoseconds
+	pinging  atomic.Bool
+	inFlight atomic.Int64 // calls
+
+	mu      sync.Mutex
+	queue   []outgoing
+	bytes   int // of the notifications in the queue
+	notes   int // how many they are
+	writing bool
+	room    *sync.Cond // made when somebody waits for room in the queue
+	leaving bool       // nothing new is read
+	ended   bool
+	onEnd   []func()
+}
+
+// outgoing is a message to the client: a whole one, or a notification.
+type outgoing struct {
+	whole  []byte
+	kind   websocket.MessageType
+	id     string // of the notification's subscription
+	result []byte
+}
+
+func (o *outgoing) size() int { return len(o.id) + len(o.result) + len(o.whole) }
+
+// newSocket makes a socket of a connection.
+func newSocket(s *Server, ch *chain, client jsonrpc.Client, conn *websocket.Conn, under *socketConn) *socket {
+	k := &socket{s: s, ch: ch, conn: conn, under: under, alone: client}
+	k.alone.Session = k
+	k.batched = k.alone
+	k.batched.Batched = true
+	k.ctx, k.cancel = context.WithCancel(s.sockets.base)
+	k.heard.Store(time.Now().UnixNano())
+	return k
+}
+
+var messages = sync.Pool{New: func() any { return new([]byte) }}
+
+// read takes messages until the socket ends.
+func (k *socket) read() {
+	defer k.s.sockets.remove(k)
+	defer k.recovered()
+	for {
+		kind, r, err := k.conn.Reader(context.Background())
+		if err == nil {
+			var body []byte
+			if body, err = readMessage(r); err == nil {
+				k.heard.Store(time.Now().UnixNano())
+				k.take(kind, body)
+				continue
+			}
+		}
+		k.end(readEnd(err), nil)
+		// The library has told the client what was wrong, apart from some faults;
+		// this tells those, and gives the client the time to read it.
+		_ = k.conn.Close(websocket.StatusProtocolError, "protocol error")
+		return
+	}
+}
+
+// readEnd is the close code in the metrics for what ended a socket that was read.
+func readEnd(err error) websocket.StatusCode {
+	if errors.Is(err, websocket.ErrMessageTooBig) {
+		return websocket.StatusMessageTooBig
+	}
+	if code := websocket.CloseStatus(err); code >= 0 {
+		return code
+	}
+	return websocket.StatusAbnormalClosure
+}
+
+// readMessage reads a whole message. It is read into memory that is used again, and
+// copied once its size is known: a length that a client claims takes none.
+func readMessage(r io.Reader) ([]byte, error) {
+	room := messages.Get().(*[]byte)
+	buf := (*room)[:0]
+	defer func() {
+		if cap(buf) <= maxPooled {
+			*room = buf
+			messages.Put(room)
+		}
+	}()
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, make([]byte, max(1024, cap(buf)))...)[:len(buf)]
+		}
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if err == io.EOF {
+			return append([]byte(nil), buf...), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// take begins to serve a message.
+func (k *socket) take(kind websocket.MessageType, body []byte) {
+	k.mu.Lock()
+	leaving := k.leaving || k.ended
+	k.mu.Unlock()
+	if leaving {
+		return
+	}
+	if kind == websocket.MessageText && !utf8.Valid(body) {
+		k.close(websocket.StatusInvalidFramePayloadData, "text that is not UTF-8")
+		return
+	}
+	k.ch.metrics.received(k.alone.Auth, len(body))
+	if k.s.opts.LogBodies > 0 {
+		k.s.logBody(k.ch, &k.alone, body)
+	}
+	calls, batch, err := jsonrpc.Parse(body, k.s.opts.MaxBatch)
+	client := &k.alone
+	if batch {
+		client = &k.batched
+	}
+	if err != nil {
+		calls, batch = []*jsonrpc.Call{{Err: err}}, false
+	}
+	for _, c := range calls {
+		c.Client = client
+	}
+	if !k.enter(len(calls)) {
+		for _, c := range calls {
+			c.Err = errSocketBusy
+		}
+		k.answer(kind, calls, batch, time.Now())
+		return
+	}
+	k.s.sockets.serving.Go(func() { k.serve(kind, calls, batch) })
+}
+
+// enter counts calls in flight, unless they would be too many.
+func (k *socket) enter(n int) bool {
+	most := k.s.opts.Sockets.MaxCalls
+	if now := k.inFlight.Add(int64(n)); most > 0 && now > int64(most) && now > int64(n) {
+		k.leaveCalls(n)
+		return false
+	}
+	return true
+}
+
+func (k *socket) leaveCalls(n int) {
+	if k.inFlight.Add(int64(-n)) > 0 {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.leaving && k.room != nil {
+		k.room.Broadcast()
+	}
+}
+
+// serve answers the calls of one message.
+func (k *socket) serve(kind websocket.MessageType, calls []*jsonrpc.Call, batch bool) {
+	started := time.Now()
+	defer k.leaveCalls(len(calls))
+	defer k.recovered()
+	ctx := &deadline{Context: k.ctx, at: started.Add(k.s.opts.Timeout)}
+	defer ctx.end()
+	if len(calls) == 1 && calls[0].Method == jsonrpc.Healthz {
+		calls[0].Err = nil
+		calls[0].Answer = &jsonrpc.Answer{Result: []byte(`"OK"`), Backend: "proxyd"}
+	} else {
+		k.ch.serveCalls(ctx, calls)
+	}
+	k.answer(kind, calls, batch, started)
+}
+
+// answer counts the calls and queues their answers.
+func (k *socket) answer(kind websocket.MessageType, calls []*jsonrpc.Call, batch bool, started time.Time) {
+	for _, c := range calls {
+		if c.Label == "" {
+			c.Label = labelUnknown
+		}
+	}
+	k.s.count(k.ch, calls, batch, started)
+	var out []byte
+	for i, c := range calls {
+		switch {
+		case batch && i == 0:
+			out = append(out, '[')
+		case batch:
+			out = append(out, ',')
+		case c.Answer != nil:
+			out = make([]byte, 0, len(jsonrpc.AnswerHead)+len(c.Answer.Result)+len(c.Answer.Error)+len(c.ID)+16)
+		}
+		out, _ = k.s.append(out, c, nil)
+	}
+	if batch {
+		out = append(out, ']')
+	}
+	k.ch.metrics.sent(k.alone.Auth, len(out))
+	if !k.send(outgoing{whole: out, kind: kind}) {
+		return
+	}
+	for _, c := range calls {
+		if c.Then != nil {
+			c.Then()
+		}
+	}
+}
+
+// send queues an answer, once there is room, and writes what is queued if nobody does.
+func (k *socket) send(o outgoing) bool {
+	k.mu.Lock()
+	for len(k.queue)-k.notes > maxAnswers && !k.ended {
+		k.wait()
+	}
+	if k.ended {
+		k.mu.Unlock()
+		return false
+	}
+	k.queue = append(k.queue, o)
+	writes := !k.writing
+	k.writing = true
+	k.mu.Unlock()
+	if writes {
+		// What is answered together goes out together.
+		runtime.Gosched()
+		k.flush()
+	}
+	return true
+}
+
+// maxAnswers is how many answers wait in the queue; others wait with their calls,
+// which are bounded.
+const maxAnswers = 16
+
+// wait waits for room, or for the end. The caller holds the lock.
+func (k *socket) wait() {
+	if k.room == nil {
+		k.room = sync.NewCond(&k.mu)
+	}
+	k.room.Wait()
+}
+
+// Notify implements jsonrpc.Session.
+func (k *socket) Notify(id string, result []byte) {
+	o := outgoing{id: id, result: result}
+	k.mu.Lock()
+	if k.ended {
+		k.mu.Unlock()
+		return
+	}
+	if k.notes == maxQueued || k.notes > 0 && k.bytes+o.size() > maxQueuedBytes {
+		k.mu.Unlock()
+		k.ch.metrics.slowReaders.Inc()
+		k.close(websocket.StatusPolicyViolation, "too slow: notifications come faster than they are read")
+		return
+	}
+	k.queue = append(k.queue, o)
+	k.notes++
+	k.bytes += o.size()
+	if !k.writing {
+		k.writing = true
+		k.s.sockets.serving.Go(k.flush)
+	}
+	k.mu.Unlock()
+}
+
+// Lose implements jsonrpc.Session.
+func (k *socket) Lose(reason string) { k.close(websocket.StatusTryAgainLater, reason) }
+
+// OnEnd implements jsonrpc.Session.
+func (k *socket) OnEnd(f func()) {
+	k.mu.Lock()
+	ended := k.ended
+	if !ended {
+		k.onEnd = append(k.onEnd, f)
+	}
+	k.mu.Unlock()
+	if ended {
+		f()
+	}
+}
+
+// flush writes what is queued, frames that wait together in one piece.
+func (k *socket) flush() {
+	defer k.recovered()
+	for {
+		k.mu.Lock()
+		batch := k.queue
+		k.queue, k.notes, k.bytes = nil, 0, 0
+		if len(batch) == 0 || k.ended {
+			k.writing = false
+			if k.leaving && k.room != nil {
+				k.room.Broadcast()
+			}
+			k.mu.Unlock()
+			return
+		}
+		if k.room != nil {
+			k.room.Broadcast()
+		}
+		k.mu.Unlock()
+		k.under.begin()
+		err := k.writeAll(batch)
+		if e := k.under.end(); err == nil {
+			err = e
+		}
+		if err != nil {
+			k.end(websocket.StatusAbnormalClosure, nil)
+			_ = k.conn.CloseNow()
+		}
+	}
+}
+
+func (k *socket) writeAll(batch []outgoing) error {
+	room := messages.Get().(*[]byte)
+	defer messages.Put(room)
+	for i := range batch {
+		o := &batch[i]
+		message, kind := o.whole, o.kind
+		if message == nil {
+			kind = websocket.MessageText
+			message = append((*room)[:0], `{"jsonrpc":"2.0","method":"eth_subscription","params":{"subscription":"`...)
+			message = append(append(message, o.id...), `","result":`...)
+			message = append(append(message, o.result...), `}}`...)
+			if cap(message) <= maxPooled {
+				*room = message
+			}
+		}
+		// A context that can end costs a goroutine's worth for each frame; the
+		// connection has its own deadline.
+		if err := k.conn.Write(context.Background(), kind, message); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end is what the end of a socket brings about, once; it reports whether this was
+// it. Without last, which closes the connection, that is for the caller.
+func (k *socket) end(code websocket.StatusCode, last func()) bool {
+	k.mu.Lock()
+	if k.ended {
+		k.mu.Unlock()
+		return false
+	}
+	k.ended = true
+	onEnd := k.onEnd
+	k.onEnd, k.queue = nil, nil
+	if k.room != nil {
+		k.room.Broadcast()
+	}
+	k.s.sockets.serving.Go(func() { // who ends it may hold locks that these need
+		for _, f := range onEnd {
+			f()
+		}
+		if last != nil {
+			last()
+		}
+	})
+	k.mu.Unlock()
+	k.cancel()
+	k.ch.metrics.socketClosed(k.alone.Auth, code)
+	return true
+}
+
+// close ends the socket with a code and a reason for the client. It does not wait.
+func (k *socket) close(code websocket.StatusCode, reason string) {
+	if k.end(code, func() { _ = k.conn.Close(code, reason[:min(len(reason), maxCloseReason)]) }) {
+		k.ch.log.Debug("socket closed", "req_id", k.alone.RequestID, "auth", k.alone.Auth, "code", int(code), "reason", reason)
+	}
+}
+
+// maxCloseReason is the longest reason that a close frame can carry, in bytes.
+const maxCloseReason = 123
+
+// goAway closes the socket once its calls are answered, or after closeWait.
+func (k *socket) goAway(code websocket.StatusCode, reason string) {
+	stop := time.AfterFunc(closeWait, func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.leaving = false
+		if k.room != nil {
+			k.room.Broadcast()
+		}
+	})
+	defer stop.Stop()
+	k.mu.Lock()
+	k.leaving = true
+	for k.leaving && !k.ended && (k.inFlight.Load() > 0 || k.writing) {
+		k.wait()
+	}
+	k.mu.Unlock()
+	k.close(code, reason)
+}
+
+// ping asks for a sign of life, and ends the socket when none comes.
+func (k *socket) ping(timeout time.Duration) {
+	defer k.pinging.Store(false)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if err := k.conn.Ping(ctx); err == nil {
+		return
+	}
+	if k.end(websocket.StatusAbnormalClosure, nil) {
+		k.ch.log.Debug("socket dead", "req_id", k.alone.RequestID, "auth", k.alone.Auth)
+	}
+	_ = k.conn.CloseNow()
+}
+
+// recovered ends the socket after a panic.
+func (k *socket) recovered() {
+	if v := recover(); v != nil {
+		k.ch.logPanic(v, &k.alone)
+		k.close(websocket.StatusInternalError, "internal error")
+	}
+}

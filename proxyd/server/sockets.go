@@ -1,0 +1,197 @@
+package server
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Sockets configures WebSocket connections. Zero values mean the stated default.
+type Sockets struct {
+	// MaxCalls bounds the calls in flight on one socket; 0 is no bound.
+	MaxCalls int
+	// Max bounds the sockets of all clients, MaxPerClient those of one; 0 is no
+	// bound.
+	Max, MaxPerClient int
+	// PingInterval is after how much silence a client is pinged. Default 30 s. One
+	// that does not answer within PongTimeout, default 10 s, is dead.
+	PingInterval, PongTimeout time.Duration
+	// WriteTimeout bounds the writing of each piece of a message. Default 10 s.
+	WriteTimeout time.Duration
+	// AllowAllOrigins lets pages of every site connect; else only those that the
+	// host itself serves, and those of CORS.Origins.
+	AllowAllOrigins bool
+}
+
+func (o *Sockets) setDefaults() {
+	for _, d := range []struct {
+		value     *time.Duration
+		otherwise time.Duration
+	}{{&o.PingInterval, 30 * time.Second}, {&o.PongTimeout, 10 * time.Second}, {&o.WriteTimeout, 10 * time.Second}} {
+		if *d.value <= 0 {
+			*d.value = d.otherwise
+		}
+	}
+}
+
+// sockets are the open sockets of all clients.
+type sockets struct {
+	opts *Sockets
+	base context.Context // of all sockets
+	stop context.CancelFunc
+
+	mu       sync.Mutex
+	open     map[*socket]struct{}
+	byClient map[string]int
+	count    int  // those that are being opened, too
+	over     bool // no more are let in
+	watching bool
+
+	reading sync.WaitGroup
+	serving sync.WaitGroup
+}
+
+func (k *sockets) init(o *Sockets) {
+	o.setDefaults()
+	k.opts = o
+	k.open, k.byClient = make(map[*socket]struct{}), make(map[string]int)
+	k.base, k.stop = context.WithCancel(context.Background())
+}
+
+// admit takes a place for one more socket of a client.
+func (k *sockets) admit(client string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.over:
+		return errDraining
+	case k.opts.Max > 0 && k.count >= k.opts.Max:
+		return errSockets
+	case k.opts.MaxPerClient > 0 && k.byClient[client] >= k.opts.MaxPerClient:
+		return errClientSockets
+	}
+	k.count++
+	k.byClient[client]++
+	return nil
+}
+
+// release gives the place back.
+func (k *sockets) release(client string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.releaseLocked(client)
+}
+
+func (k *sockets) releaseLocked(client string) {
+	k.count--
+	if k.byClient[client]--; k.byClient[client] == 0 {
+		delete(k.byClient, client)
+	}
+}
+
+// add begins to read a socket that was admitted.
+func (k *sockets) add(one *socket) {
+	k.mu.Lock()
+	k.open[one] = struct{}{}
+	over := k.over
+	if !k.watching && !over {
+		k.watching = true
+		k.serving.Go(k.watch)
+	}
+	k.reading.Go(one.read)
+	k.mu.Unlock()
+	if over {
+		one.close(websocket.StatusGoingAway, goingAway)
+	}
+}
+
+func (k *sockets) remove(one *socket) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.open, one)
+	k.releaseLocked(one.alone.Key)
+}
+
+// watch pings sockets of which nothing was heard.
+func (k *sockets) watch() {
+	tick := time.NewTicker(min(k.opts.PingInterval/4, 5*time.Second))
+	defer tick.Stop()
+	for {
+		var now time.Time
+		select {
+		case now = <-tick.C:
+		case <-k.base.Done():
+			return
+		}
+		for _, one := range k.all() {
+			silent := now.Sub(time.Unix(0, one.heard.Load()))
+			if silent >= k.opts.PingInterval && !one.pinging.Swap(true) {
+				k.serving.Go(func() { one.ping(k.opts.PongTimeout) })
+			}
+		}
+	}
+}
+
+func (k *sockets) all() []*socket {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	list := make([]*socket, 0, len(k.open))
+	for one := range k.open {
+		list = append(list, one)
+	}
+	return list
+}
+
+// goingAway is the reason that clients are told when the gateway stops.
+const goingAway = "the gateway is going away: connect again"
+
+// drain lets no more sockets in and closes those that are there, spread over a time
+// so that not all clients come back somewhere else at once.
+func (k *sockets) drain(ctx context.Context, over time.Duration) {
+	k.mu.Lock()
+	k.over = true
+	k.mu.Unlock()
+	list := k.all()
+	if len(list) == 0 || over <= 0 {
+		return
+	}
+	tick := time.NewTicker(max(over*3/4/time.Duration(len(list)), time.Microsecond))
+	defer tick.Stop()
+	for _, one := range list {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		k.serving.Go(func() { one.goAway(websocket.StatusGoingAway, goingAway) })
+	}
+}
+
+// close closes all sockets and waits for what they run, until ctx ends: then what is
+// left is cut off.
+func (k *sockets) close(ctx context.Context) {
+	k.mu.Lock()
+	k.over = true
+	k.mu.Unlock()
+	for _, one := range k.all() {
+		k.serving.Go(func() { one.goAway(websocket.StatusGoingAway, goingAway) })
+	}
+	done := make(chan struct{})
+	go func() {
+		k.reading.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	k.stop()
+	for _, one := range k.all() {
+		one.end(websocket.StatusGoingAway, nil)
+		_ = one.conn.CloseNow()
+	}
+	<-done
+	k.serving.Wait()
+}

@@ -1,0 +1,124 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"gateway.internal/proxyd/jsonrpc"
+)
+
+// upgrades returns the handler of one chain's upgrades to WebSocket; ch is nil for a
+// chain that serves none.
+func (s *Server) upgrades(ch *chain) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if ch == nil || !wantsUpgrade(r) {
+			w.Header().Set("Allow", http.MethodPost)
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		s.upgrade(w, r, ch)
+	}
+}
+
+func wantsUpgrade(r *http.Request) bool {
+	for _, value := range r.Header["Upgrade"] {
+		for protocol := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(strings.TrimSpace(protocol), "websocket") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// upgrade makes a socket of a request, or refuses it as a call would be refused.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, ch *chain) {
+	client := jsonrpc.Client{Source: "ws", RequestID: requestID(r), Archive: wantsArchive(r), Origin: r.Header.Get("Origin"), UserAgent: r.UserAgent(), OptimismSignature: signature(r)}
+	w.Header()["X-Request-Id"] = []string{client.RequestID}
+	refuse := func(err error) {
+		ch.metrics.socketRefused(s.judge(err).status)
+		s.refuse(w, ch, &client, err)
+	}
+	var ok bool
+	key := pathKey(r)
+	client.Auth, ok, client.Exempt = s.authenticate(r, key)
+	if err := s.misplaced(ch, key, ok); err != nil {
+		refuse(err)
+		return
+	}
+	if !ok {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		refuse(errUnauthorized)
+		return
+	}
+	if !s.allowsOrigin(r) {
+		refuse(errOrigin)
+		return
+	}
+	if client.Addr, client.ForwardedFor, ok = s.address.client(r); !ok {
+		refuse(errNoAddress)
+		return
+	}
+	client.Key = limitKeyOf(client.Addr, client.ForwardedFor)
+	if err := s.sockets.admit(client.Key); err != nil {
+		refuse(err)
+		return
+	}
+	h := &hijacker{ResponseWriter: w, timeout: s.opts.Sockets.WriteTimeout}
+	var one *socket // set before anything is read
+	heard := func() { one.heard.Store(time.Now().UnixNano()) }
+	conn, err := websocket.Accept(h, r, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, // the origin was looked at
+		OnPingReceived:     func(context.Context, []byte) bool { heard(); return true },
+		OnPongReceived:     func(context.Context, []byte) { heard() },
+	})
+	if err != nil { // it has been answered
+		s.sockets.release(client.Key)
+		ch.metrics.socketRefused(http.StatusBadRequest)
+		ch.log.Debug("upgrade refused", "req_id", client.RequestID, "auth", client.Auth, "error", err)
+		return
+	}
+	conn.SetReadLimit(s.opts.MaxBody)
+	one = newSocket(s, ch, client, conn, h.conn)
+	ch.metrics.socketOpened(client.Auth)
+	s.sockets.add(one)
+}
+
+// allowsOrigin reports whether the page that opens the socket may: none that is not a
+// page, those that this host serves, and those that the configuration names.
+func (s *Server) allowsOrigin(r *http.Request) bool {
+	text := r.Header.Get("Origin")
+	if text == "" || s.opts.Sockets.AllowAllOrigins {
+		return true
+	}
+	origin, err := url.Parse(text)
+	if err != nil || origin.Host == "" {
+		return false
+	}
+	if strings.EqualFold(origin.Host, r.Host) {
+		// Without permission for any page, a name that was made to point here
+		// (DNS rebinding) is none either.
+		return len(s.opts.CORS.Origins) > 0 || isLocal(r.Host)
+	}
+	for _, allowed := range s.opts.CORS.Origins {
+		if allowed != "*" && matchesOrigin(allowed, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// matchesOrigin compares an origin with one that may hold a star, as for CORS.
+func matchesOrigin(allowed, origin string) bool {
+	allowed, origin = strings.ToLower(allowed), strings.ToLower(origin)
+	before, after, star := strings.Cut(allowed, "*")
+	if !star {
+		return allowed == origin
+	}
+	return len(origin) >= len(before)+len(after) && strings.HasPrefix(origin, before) && strings.HasSuffix(origin, after)
+}

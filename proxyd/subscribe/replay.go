@@ -1,0 +1,224 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// errGap is a gap that no fetching closes.
+type errGap struct{ reason string }
+
+func (e errGap) Error() string { return e.reason }
+
+// errMoved says that the chain changed while it was being fetched.
+var errMoved = errors.New("the chain changed while it was fetched")
+
+// overlap is how many blocks before the last head logs are fetched again: a backend
+// may have told of a block's head before its logs.
+const overlap = 3
+
+// fetching says what is fetched besides blocks.
+type fetching uint8
+
+const (
+	noLogs fetching = iota
+	newLogs
+	// allLogs are those of the last blocks that clients know, too: the source before
+	// may not have told of all of them.
+	allLogs
+)
+
+// reach brings what clients were told to a head that does not simply follow: it
+// fetches the blocks between, finds where the branches part if the chain was
+// reorganised, and the logs. Only when all is here is anything
+// told: heads in order, then for each feed of logs those that are gone, and the new
+// ones.
+func (f *follower) reach(ctx context.Context, s *source, h head, what fetching) error {
+	ctx, cancel := context.WithTimeout(ctx, f.opts.ReplayTimeout)
+	defer cancel()
+	for try := 0; ; try++ {
+		err := f.tryReach(ctx, s, h, what)
+		if !errors.Is(err, errMoved) || try == 3 {
+			return err
+		}
+		select { // a node that just switched branches may need a moment
+		case <-time.After(100 * time.Millisecond << try):
+		case <-ctx.Done():
+			return err
+		}
+		if h, err = s.latest(ctx); err != nil {
+			return err
+		}
+		f.learnNumber(s, h)
+	}
+}
+
+func (f *follower) tryReach(ctx context.Context, s *source, h head, what fetching) error {
+	path, err := f.path(ctx, s, h)
+	if err != nil {
+		return err
+	}
+	// The chain as it will be, to check logs against.
+	next := blocks{most: f.chain.most + len(path), list: append([]block(nil), f.chain.list...)}
+	before, _ := f.chain.tip()
+	for _, b := range path {
+		next.push(b.block)
+	}
+	parted := h.number // the last block that stays
+	if len(path) > 0 {
+		parted = path[0].number - 1
+	}
+	var replays []logsReplay
+	if what != noLogs {
+		from := parted
+		if what == allLogs {
+			from = min(from, max(before.number, overlap)-overlap)
+		}
+		if replays, err = f.fetchLogs(ctx, s, &next, from); err != nil {
+			return err
+		}
+	}
+	for _, b := range path {
+		f.tellHead(b)
+	}
+	for _, r := range replays {
+		r.tell(f, &next, parted)
+	}
+	return nil
+}
+
+// path returns the blocks from the one whose parent clients know up to h, oldest
+// first; none when they know h.
+func (f *follower) path(ctx context.Context, s *source, h head) ([]head, error) {
+	tip, ok := f.chain.tip()
+	if !ok || f.chain.has(h.block) {
+		return nil, nil
+	}
+	if h.number > tip.number && h.number-tip.number > uint64(f.opts.ReplayBlocks) {
+		return nil, errGap{fmt.Sprintf("%d blocks were missed, and at most %d are fetched", h.number-tip.number, f.opts.ReplayBlocks)}
+	}
+	back := []head{h} // newest first
+	if h.number > tip.number+1 {
+		between, err := f.between(ctx, s, tip.number+1, h.number-1)
+		if err != nil {
+			return nil, err
+		}
+		for i := len(between) - 1; i >= 0; i-- {
+			if between[i].hash != back[len(back)-1].parent {
+				return nil, errMoved
+			}
+			back = append(back, between[i])
+		}
+	}
+	for {
+		oldest := back[len(back)-1]
+		if f.chain.follows(oldest.block) {
+			break
+		}
+		if len(back) > 2*f.opts.ReplayBlocks || oldest.number == 0 || len(f.chain.list) > 0 && oldest.number <= f.chain.list[0].number {
+			return nil, errGap{fmt.Sprintf("the chain was reorganised deeper than the last %d blocks that are remembered", len(f.chain.list))}
+		}
+		parent, err := s.hashed(ctx, oldest.parent)
+		if err != nil {
+			return nil, fmt.Errorf("the parent of block %d: %w", oldest.number, err)
+		}
+		if parent.number != oldest.number-1 {
+			return nil, fmt.Errorf("the parent of block %d has number %d", oldest.number, parent.number)
+		}
+		back = append(back, parent)
+	}
+	for i, j := 0, len(back)-1; i < j; i, j = i+1, j-1 {
+		back[i], back[j] = back[j], back[i]
+	}
+	return back, nil
+}
+
+// fetchesAtOnce bounds the calls in flight while a gap is closed.
+const fetchesAtOnce = 8
+
+// between fetches blocks by number.
+func (f *follower) between(ctx context.Context, s *source, from, to uint64) ([]head, error) {
+	list := make([]head, to-from+1)
+	return list, atOnce(len(list), func(i int) (err error) {
+		list[i], err = s.numbered(ctx, from+uint64(i))
+		return err
+	})
+}
+
+// atOnce runs do for 0 to n-1, some at the same time, and returns the first error.
+func atOnce(n int, do func(i int) error) error {
+	var wg sync.WaitGroup
+	errs := make([]error, n)
+	turns := make(chan struct{}, fetchesAtOnce)
+	for i := range n {
+		turns <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turns }()
+			errs[i] = do(i)
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logsReplay are the logs of one feed in the fetched range.
+type logsReplay struct {
+	feed *feed
+	logs []logEvent
+}
+
+// fetchLogs fetches for each feed of logs what lies behind a block.
+func (f *follower) fetchLogs(ctx context.Context, s *source, next *blocks, behind uint64) ([]logsReplay, error) {
+	tip, _ := next.tip()
+	var replays []logsReplay
+	for _, fd := range f.served {
+		if fd.kind != logs {
+			continue
+		}
+		from := max(behind, fd.since, fd.told.floor) + 1
+		if from <= tip.number {
+			replays = append(replays, logsReplay{feed: fd, logs: []logEvent{{number: from}}})
+		} else {
+			replays = append(replays, logsReplay{feed: fd})
+		}
+	}
+	return replays, atOnce(len(replays), func(i int) (err error) {
+		r := &replays[i]
+		if len(r.logs) == 0 {
+			return nil
+		}
+		if r.logs, err = s.logsBetween(ctx, r.feed, r.logs[0].number, tip.number); err != nil {
+			return err
+		}
+		for _, l := range r.logs {
+			if known, ok := next.at(l.number); ok && known.hash != l.hash {
+				return errMoved
+			}
+		}
+		return nil
+	})
+}
+
+// tell passes the logs on: first those whose blocks are gone, as a node that
+// reorganises does.
+func (r *logsReplay) tell(f *follower, chain *blocks, parted uint64) {
+	for _, l := range r.feed.told.orphans(parted, chain, f.present()) {
+		f.replayed(logs)
+		r.feed.emit(takenBack(l.raw), f.from)
+	}
+	for _, l := range r.logs {
+		l.source = f.sources
+		if r.feed.told.take(l) {
+			f.replayed(logs)
+			r.feed.emit(l.raw, f.from)
+		}
+	}
+}
