@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"gateway.internal/proxyd/backend"
 	"gateway.internal/proxyd/group"
 	"gateway.internal/proxyd/server"
 )
@@ -45,10 +46,23 @@ func backendStatus(g *group.Group, m *group.Member) server.BackendStatus {
 		reason = fmt.Sprintf("%d blocks behind its group", behind)
 	}
 	return server.BackendStatus{
-		Reason: reason, Head: head,
+		Reason: reason, Head: head, WebSocket: socketStatus(b),
 		Backend: b.Name(), State: standing.State.String(), Since: stamp(standing.Since), Until: stamp(standing.Until),
 		UnansweredInRow: trouble.InRow, LastFailure: trouble.Last,
 	}
+}
+
+func socketStatus(b *backend.Backend) string {
+	open, failures, last, retryAt := b.SocketStatus()
+	switch {
+	case !b.HasSocket():
+		return ""
+	case open:
+		return "open"
+	case failures > 0:
+		return fmt.Sprintf("failed %d times in a row, again at %s: %v", failures, stamp(retryAt), last)
+	}
+	return "unused"
 }
 
 func stamp(t time.Time) string {

@@ -39,6 +39,8 @@ can be switched on over HTTP, so that failover can be watched.`,
 // demoConfig is what the demo runs, as an operator would write it. The verbs are
 // the addresses of the two backends.
 const demoConfig = `
+ws_backend_group = "main"
+
 [server]
 rpc_host = "127.0.0.1"
 rpc_port = 8545
@@ -51,9 +53,11 @@ max_retries = 1
 out_of_service_seconds = 10
 
 [backends.first]
-rpc_url = "http://%s"
+rpc_url = "http://%[1]s"
+ws_url = "ws://%[1]s"
 [backends.second]
-rpc_url = "http://%s"
+rpc_url = "http://%[2]s"
+ws_url = "ws://%[2]s"
 
 [backend_groups.main]
 backends = ["first", "second"]
@@ -144,9 +148,14 @@ Make the first backend fail, ask again, and see the second one answer:
 
   curl -s -X POST 'http://%[3]s/fault?kind=status&status=503'
 
-Mend it again (kinds: none, status, hang, garbage, 429, rpc-error, slow, wrong-id, close, truncate):
+Mend it again (kinds: none, status, hang, garbage, 429, rpc-error, slow, wrong-id, close, truncate, mute, drop):
 
   curl -s -X POST 'http://%[3]s/fault?kind=none'
+
+Subscribe to new heads (wscat is an npm package), and drop the first backend's sockets: no head is missed.
+
+  npx wscat -c ws://%[1]s -w 3600 -x '{"jsonrpc":"2.0","id":3,"method":"eth_subscribe","params":["newHeads"]}'
+  curl -s -X POST 'http://%[3]s/fault?kind=drop'
 
 Ctrl-C ends the demo. Below is the gateway's log, warnings and worse.
 

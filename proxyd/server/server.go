@@ -110,6 +110,9 @@ type BackendStatus struct {
 	Reason string `json:"reason,omitempty"`
 	// Head is the backend's last known block, 0 when none is known.
 	Head uint64 `json:"head,omitempty"`
+	// WebSocket is how the backend's WebSocket connection fares: open, unused (it can be
+	// opened when it is needed), or why it failed; "" where there is none.
+	WebSocket string `json:"websocket,omitempty"`
 	// Since is when the state began, Until when the backend may be asked
 	// again; RFC 3339, "" where neither is known.
 	Since string `json:"since,omitempty"`
