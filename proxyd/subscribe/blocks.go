@@ -44,6 +44,9 @@ func parseHead(raw []byte) (h head, ok bool) {
 type blocks struct {
 	most int
 	list []block
+	// cut is true when older ones were forgotten. Otherwise the first one is where
+	// clients began: what was before nobody told them.
+	cut bool
 }
 
 // tip is the last block; ok is false when there is none.
@@ -80,15 +83,21 @@ func (b *blocks) follows(one block) bool {
 // push puts a block that follows in its place; what stood there and behind is gone.
 func (b *blocks) push(one block) {
 	if len(b.list) > 0 {
-		b.list = b.list[:one.number-b.list[0].number]
+		b.list = b.list[:max(one.number, b.list[0].number)-b.list[0].number]
 	}
 	if b.list = append(b.list, one); len(b.list) > b.most {
-		b.list = slices.Delete(b.list, 0, len(b.list)-b.most)
+		b.list, b.cut = slices.Delete(b.list, 0, len(b.list)-b.most), true
 	}
 }
 
 // restart forgets all and begins with a block.
-func (b *blocks) restart(one block) { b.list = append(b.list[:0], one) }
+func (b *blocks) restart(one block) { b.list, b.cut = append(b.list[:0], one), false }
+
+// begins reports whether a block is as far back as clients know, so that it need not
+// follow one that they know.
+func (b *blocks) begins(one block) bool {
+	return !b.cut && len(b.list) > 0 && one.number <= b.list[0].number
+}
 
 // shape knows which members live heads have, so that replayed ones are alike.
 type shape struct{ names []string }

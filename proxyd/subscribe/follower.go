@@ -281,7 +281,16 @@ func (f *follower) take(s *source, e event) error {
 	if s.polls() || h.number > tip.number {
 		what = newLogs
 	}
-	return f.reach(f.hub.base, s, h, what)
+	err := f.reach(f.hub.base, s, h, what)
+	var gap errGap
+	switch {
+	case err == nil:
+		s.missed = 0
+	case s.polls() && !errors.As(err, &gap) && s.missed+1 < pollFailures:
+		s.missed++ // the next head brings this one along
+		return nil
+	}
+	return err
 }
 
 // takeOther passes on what is no head.

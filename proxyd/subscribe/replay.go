@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -62,14 +63,14 @@ func (f *follower) tryReach(ctx context.Context, s *source, h head, what fetchin
 		return err
 	}
 	// The chain as it will be, to check logs against.
-	next := blocks{most: f.chain.most + len(path), list: append([]block(nil), f.chain.list...)}
+	next := blocks{most: f.chain.most + len(path), list: slices.Clone(f.chain.list)}
 	before, _ := f.chain.tip()
 	for _, b := range path {
 		next.push(b.block)
 	}
 	parted := h.number // the last block that stays
 	if len(path) > 0 {
-		parted = path[0].number - 1
+		parted = max(path[0].number, 1) - 1
 	}
 	var replays []logsReplay
 	if what != noLogs {
@@ -115,10 +116,10 @@ func (f *follower) path(ctx context.Context, s *source, h head) ([]head, error) 
 	}
 	for {
 		oldest := back[len(back)-1]
-		if f.chain.follows(oldest.block) {
+		if f.chain.follows(oldest.block) || f.chain.begins(oldest.block) {
 			break
 		}
-		if len(back) > 2*f.opts.ReplayBlocks || oldest.number == 0 || len(f.chain.list) > 0 && oldest.number <= f.chain.list[0].number {
+		if len(back) > f.chain.most || oldest.number <= f.chain.list[0].number {
 			return nil, errGap{fmt.Sprintf("the chain was reorganised deeper than the last %d blocks that are remembered", len(f.chain.list))}
 		}
 		parent, err := s.hashed(ctx, oldest.parent)
@@ -130,9 +131,7 @@ func (f *follower) path(ctx context.Context, s *source, h head) ([]head, error) 
 		}
 		back = append(back, parent)
 	}
-	for i, j := 0, len(back)-1; i < j; i, j = i+1, j-1 {
-		back[i], back[j] = back[j], back[i]
-	}
+	slices.Reverse(back)
 	return back, nil
 }
 
@@ -195,7 +194,7 @@ func (f *follower) fetchLogs(ctx context.Context, s *source, next *blocks, behin
 		if len(r.logs) == 0 {
 			return nil
 		}
-		if r.logs, err = s.logsBetween(ctx, r.feed, r.logs[0].number, tip.number); err != nil {
+		if r.logs, err = s.logsBetween(ctx, r.feed, r.logs[0].number, tip); err != nil {
 			return err
 		}
 		for _, l := range r.logs {

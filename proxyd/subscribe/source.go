@@ -42,6 +42,7 @@ type source struct {
 	held   []event // came before that
 	shaped bool    // its live heads were looked at
 	newer  uint64  // the head that it has and did not tell of, 0 for none
+	missed int     // heads in a row that could not be reached
 }
 
 var (
@@ -205,9 +206,16 @@ func (s *source) header(ctx context.Context, method, params string) (head, error
 	return h, nil
 }
 
-// logsBetween returns the logs of a filter in a range of blocks.
-func (s *source) logsBetween(ctx context.Context, f *feed, from, to uint64) ([]logEvent, error) {
-	raw, err := s.ask(ctx, "eth_getLogs", fmt.Sprintf(`[{"fromBlock":"0x%x","toBlock":"0x%x"%s}]`, from, to, f.members))
+// logsBetween returns the logs of a filter from a block to the head. Those of the head
+// alone are asked for by its hash: behind one URL may stand several nodes, and one that
+// does not know the block yet says so, where it would take a range for empty.
+func (s *source) logsBetween(ctx context.Context, f *feed, from uint64, head block) ([]logEvent, error) {
+	to := head.number
+	params := fmt.Sprintf(`[{"fromBlock":"0x%x","toBlock":"0x%x"%s}]`, from, to, f.members)
+	if from == to {
+		params = fmt.Sprintf(`[{"blockHash":%s%s}]`, head.hash, f.members)
+	}
+	raw, err := s.ask(ctx, "eth_getLogs", params)
 	if err != nil {
 		return nil, err
 	}
@@ -260,7 +268,7 @@ func (s *source) poll() {
 }
 
 // pollFailures in a row end a source that is polled.
-const pollFailures = 2
+const pollFailures = 3
 
 func (s *source) recovered() {
 	if v := recover(); v != nil {
