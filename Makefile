@@ -6,10 +6,11 @@ BIN := bin/proxyd
 # A count, not a time: Go before 1.27 may report the end of a time as a failure
 # (go.dev/issue/75804).
 FUZZTIME ?= 200000x
+SOAK_SECONDS ?= 600
 STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 part = ./scripts/part
 
-.PHONY: run build test unit race e2e lint fmt fuzz bench bench-check bench-clients microbench tools clean
+.PHONY: run build test unit race e2e soak lint fmt fuzz bench bench-check bench-clients microbench tools clean
 
 run: build ## the gateway in front of a small chain of its own
 	$(BIN) demo
@@ -35,7 +36,10 @@ race: ## the same under the race detector
 
 e2e: tools ## the built program with real nodes and real clients
 	$(GO) test -count=1 -timeout 20m ./integration_tests/...
-	PROXYD_RACE=1 $(GO) test -count=1 -timeout 20m -run Failover ./integration_tests/...
+	PROXYD_RACE=1 CHURN_SECONDS=5 $(GO) test -count=1 -timeout 20m -run 'Failover|Churn' ./integration_tests/...
+
+soak: ## WebSocket clients come and go for SOAK_SECONDS; nothing of them may stay
+	CHURN_SECONDS=$(SOAK_SECONDS) $(GO) test -count=1 -timeout 0 -run Churn -v ./integration_tests/...
 
 tools: ## geth, anvil, viem and ethers, as pinned
 	@./scripts/install-test-tools

@@ -3,10 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"gateway.internal/bench/internal/measure"
 	"gateway.internal/bench/internal/proc"
@@ -36,11 +38,22 @@ type row struct {
 	Heads         int     `json:"heads,omitempty"`
 	Slowest       float64 `json:"slowest_head_us,omitempty"`
 	Subscriptions int     `json:"upstream_subscriptions,omitempty"`
-	Seconds       float64 `json:"seconds_a_round"`
-	Sent          float64 `json:"sent_bytes"`
-	Received      float64 `json:"received_bytes"`
-	Requests      int     `json:"requests"`
-	Slow          int     `json:"slower_than_1s"`
+	// Of listeners while upstreams were killed: those of a round, sums over the
+	// rounds, and how much longer than between two blocks one waited at most, for
+	// each kill and without.
+	Listeners  int       `json:"listeners,omitempty"`
+	Closed     int       `json:"closed,omitempty"`
+	Missed     int       `json:"missed,omitempty"`
+	Twice      int       `json:"twice,omitempty"`
+	Disordered int       `json:"disordered,omitempty"`
+	Felt       []float64 `json:"felt_us,omitempty"`
+	Calm       float64   `json:"calm_us,omitempty"`
+
+	Seconds  float64 `json:"seconds_a_round"`
+	Sent     float64 `json:"sent_bytes"`
+	Received float64 `json:"received_bytes"`
+	Requests int     `json:"requests"`
+	Slow     int     `json:"slower_than_1s"`
 
 	Failed map[string]int   `json:"failed,omitempty"`
 	Wrong  map[string]int   `json:"wrong,omitempty"`
@@ -144,7 +157,7 @@ func (b *bench) round(ctx context.Context, w *work, g *gateway, s *setting, to *
 	if w.reads > 0 {
 		result, err = b.read(ctx, w, s, *to)
 	} else {
-		result, err = b.load(ctx, w, *to, warmup, length, b.counters(w, g, s, *to)...)
+		result, err = b.loadOrOutages(ctx, w, s, *to, warmup, length, b.counters(w, g, s, *to)...)
 	}
 	var peak int64
 	if *to != nil {
@@ -161,10 +174,26 @@ func (b *bench) round(ctx context.Context, w *work, g *gateway, s *setting, to *
 	return nil
 }
 
+// loadOrOutages runs the load generator, and has it kill upstreams where the work is
+// about that.
+func (b *bench) loadOrOutages(ctx context.Context, w *work, s *setting, to *server, warmup, length time.Duration, more ...string) (*measure.Result, error) {
+	if s.nodes == nil {
+		return b.load(ctx, w, to, warmup, length, more...)
+	}
+	addr, done, err := s.nodes.serve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result, err := b.load(ctx, w, to, warmup, length, append(more, "-outages", addr)...)
+	err = errors.Join(err, done())
+	s.running = s.nodes.running()
+	return result, err
+}
+
 // counters are where the load generator asks for what the upstreams and the
 // gateway have counted.
 func (b *bench) counters(w *work, g *gateway, s *setting, to *server) (args []string) {
-	if w.delays != "" || w.heads > 0 && g.name == nameProxyd {
+	if w.delays != "" || w.heads > 0 && !w.outages && g.name == nameProxyd {
 		args = append(args, "-counts", s.upstreams[0])
 	}
 	if to.metrics != "" {
@@ -192,6 +221,10 @@ func brief(r *measure.Result) string {
 	}
 	if r.PerConnection > 0 {
 		text = fmt.Sprintf("%.1f KiB a connection", r.PerConnection/1024)
+	}
+	if r.Listeners > 0 {
+		text = fmt.Sprintf("%d events to %d listeners, %d kills, longest pause beyond a block %.1f ms; %d closed, %d missed, %d twice, %d out of order", r.Requests, r.Listeners, len(r.Felt),
+			slices.Max(append(r.Felt, 0))/1000, r.Closed, r.Missed, r.Twice, r.Disordered)
 	}
 	if n := measure.Sum(r.Failed); n > 0 {
 		text += fmt.Sprintf(", %d failed", n)
@@ -234,6 +267,12 @@ func (r *row) sumUp() {
 			r.Slowest = max(r.Slowest, m.Max)
 		}
 		r.Subscriptions = max(r.Subscriptions, m.Subscriptions)
+		r.Listeners = max(r.Listeners, m.Listeners)
+		r.Closed += m.Closed
+		r.Missed += m.Missed
+		r.Twice += m.Twice
+		r.Disordered += m.Disordered
+		r.Felt, r.Calm = append(r.Felt, m.Felt...), max(r.Calm, m.Calm)
 		r.Goroutines, r.IdleCPU = m.Goroutines, m.IdleCPU
 		for reason, n := range m.Failed {
 			r.Failed[reason] += n

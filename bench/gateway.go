@@ -16,6 +16,8 @@ type setting struct {
 	upstreams []string
 	// running are the programs behind them.
 	running []*process
+	// nodes are those programs, where they are killed and started again.
+	nodes *nodes
 	// ca is the file of the authority that signs for the upstreams, "" for
 	// plain HTTP.
 	ca string

@@ -35,8 +35,9 @@ func machineOf(b *bench) *machine {
 		CPU: lineOf("/proc/cpuinfo", "model name"), Memory: lineOf("/proc/meminfo", "MemTotal"),
 		HAProxy: version(b.haproxy, "-v"), Nginx: version(b.nginx, "-v"), Proxyd: version(b.program("proxyd"), "version"), Viem: b.viemVersion(),
 		Pinning: fmt.Sprintf("gateway on core %d, upstream and load generator on core %d", b.gatewayCore, b.loadCore),
-		Length: fmt.Sprintf("%d of %v after %v of warm-up, gateways by turns, medians; h0, h, i and m begin with a gateway just started; i has one of %v, m3 one; l has a warm-up of %v before its first round; o has rounds of %v",
-			b.rounds, b.length, b.warmup(), time.Duration(hangingLong*float64(b.length)).Round(time.Millisecond), b.learning().Round(time.Millisecond), time.Duration(headsLong*float64(b.length)).Round(time.Millisecond)),
+		Length: fmt.Sprintf("%d of %v after %v of warm-up, gateways by turns, medians; h0, h, i, m and q begin with a gateway just started; i has one of %v, m3 one; l has a warm-up of %v before its first round; o has rounds of %v, q of %v",
+			b.rounds, b.length, b.warmup(), time.Duration(hangingLong*float64(b.length)).Round(time.Millisecond), b.learning().Round(time.Millisecond), time.Duration(headsLong*float64(b.length)).Round(time.Millisecond),
+			max(outagesLeast, time.Duration(outagesLong*float64(b.length))).Round(time.Millisecond)),
 		Load: loadAverage(), Commit: commit(), Missing: b.missing,
 		Settings: "proxyd: limits per client, cache and metrics on, log level error, two backends (three in l), upstream batches of up to 100; HAProxy: 1 thread; nginx: 1 worker; HTTP/1.1 with keep-alive on both sides",
 	}

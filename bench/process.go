@@ -69,7 +69,12 @@ func (ps *processes) stop(p *process) {
 	case <-p.ended:
 	case <-time.After(2 * time.Second):
 	}
-	p.signal(syscall.SIGKILL) // the rest of its group too
+	ps.kill(p) // the rest of its group too
+}
+
+// kill ends a process and its children without a word.
+func (ps *processes) kill(p *process) {
+	p.signal(syscall.SIGKILL)
 	<-p.ended
 	ps.mu.Lock()
 	delete(ps.running, p)

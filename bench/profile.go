@@ -35,6 +35,9 @@ func (b *bench) profileAll(ctx context.Context, m *machine) error {
 		if w.reads > 0 {
 			return fmt.Errorf("work %s is about viem, and has no profile", w.id)
 		}
+		if w.outages {
+			return fmt.Errorf("work %s is about upstreams that are killed, and has no profile", w.id)
+		}
 		p, err := b.profile(ctx, w)
 		var text string
 		if err == nil {

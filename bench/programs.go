@@ -20,6 +20,14 @@ func (b *bench) startUpstreams(ctx context.Context, w *work) (s *setting, stop f
 	if s.timeout == 0 {
 		s.timeout = 5000
 	}
+	if w.outages {
+		s.nodes, err = b.startNodes(ctx, 2, w.heads)
+		if err != nil {
+			return nil, nil, err
+		}
+		s.upstreams, s.running = s.nodes.addrs, s.nodes.running()
+		return s, s.nodes.stop, nil
+	}
 	var args []string
 	if w.tls {
 		s.ca = filepath.Join(b.dir, "ca.pem")
@@ -108,6 +116,7 @@ func (b *bench) times(w *work) (warmup, length time.Duration) {
 	if w.long > 0 {
 		length = time.Duration(w.long * float64(length))
 	}
+	length = max(length, w.least)
 	return warmup, length
 }
 

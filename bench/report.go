@@ -64,6 +64,10 @@ upstream, so that the rates say little and the processor's time is what compares
   that writes the same notification to all. In o the upstream of this gateway publishes a head every 500 ms; CPU µs are those of a
   notification, and the time is from the upstream's write, or from before the first write of the loop, until the last client has
   read it. Every byte of every notification is compared, and that each client gets each head once and in order.
+- q: two upstreams publish the same heads and logs, one block each second by the clock. The one that is followed is killed (kill -9)
+  between two blocks, as one is published, or just before, by turns, and started again before the other one is. Each client listens to heads
+  and to one log in each block, and is checked by itself: each event from its first to the last once, in order, each byte and thereby
+  the hashes that link heads. A pause is how much longer than a second a client waited for its next head or its next log.
 
 proxyd reads each call, looks up its method, limits, caches and counts it, and checks each answer and its id. HAProxy, nginx and
 reverseproxy (Go's httputil.ReverseProxy) forward bytes.
@@ -83,7 +87,7 @@ func (r *report) markdown() string {
 	last := ""
 	for i := range r.Rows {
 		o := &r.Rows[i]
-		if o.Idle > 0 || o.Asked > 0 || o.Heads > 0 {
+		if o.Idle > 0 || o.Asked > 0 || o.Heads > 0 || o.Listeners > 0 {
 			continue
 		}
 		b.WriteString(head)
@@ -109,6 +113,7 @@ func (r *report) markdown() string {
 	r.viemTable(&b)
 	r.socketTable(&b)
 	r.headTable(&b)
+	r.outageTable(&b)
 	r.faults(&b)
 	r.targetTable(&b)
 	return b.String()
@@ -211,6 +216,23 @@ func (r *report) headTable(b *strings.Builder) {
 			figure(o.CPU), figure(o.CPULow), figure(o.CPUHigh), r.toBare(o, func(o *row) float64 { return o.CPU }),
 			o.P50/1000, o.Slowest/1000, r.toBare(o, func(o *row) float64 { return o.P50 }),
 			o.Heads, o.Requests, o.Received, made, mib(o.Peak), measure.Sum(o.Failed), measure.Sum(o.Wrong))
+	}
+}
+
+// outageTable is that of the listeners whose upstreams are killed.
+func (r *report) outageTable(b *strings.Builder) {
+	head := "\n| q upstreams killed | gateway | rounds | kills | events | sockets closed | missed | duplicated | out of order | longest pause beyond a block in ms, p50 of the kills | the most | without a kill | CPU µs an event | peak MiB | failed | wrong |\n" +
+		"|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+	for i := range r.Rows {
+		o := &r.Rows[i]
+		if o.Listeners == 0 {
+			continue
+		}
+		b.WriteString(head)
+		head = ""
+		fmt.Fprintf(b, "| %s %s | %s | %d | %d | %d | %d | %d | %d | %d | %.1f | %.1f | %.1f | %s | %.0f | %d | %d |\n", o.Work, o.Title, o.Gateway, len(o.Rounds), len(o.Felt), o.Requests,
+			o.Closed, o.Missed, o.Twice, o.Disordered, median(o.Felt)/1000, slices.Max(append(o.Felt, 0))/1000, o.Calm/1000, figure(o.CPU), mib(o.Peak),
+			measure.Sum(o.Failed), measure.Sum(o.Wrong))
 	}
 }
 

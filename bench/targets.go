@@ -75,6 +75,7 @@ var targets = []target{
 	{"o", "time until all 5,000 have a head, × a bare loop of writes", 1.3, toSocket("o", func(o *row) float64 { return o.P50 })},
 	{"o", "subscriptions at the upstreams", 1, ofAnswered("o", func(o *row) float64 { return float64(o.Subscriptions) })},
 	{"p", "CPU of a small call over WebSockets, µs", 30, ofAnswered("p", func(o *row) float64 { return o.CPU })},
+	{"q", "sockets closed, events missed, duplicated or out of order, and other faults, when upstreams are killed", 0, ofAnswered("q", faulty)},
 }
 
 // ratioTo compares this gateway's processor time in a work with HAProxy's in

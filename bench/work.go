@@ -33,10 +33,11 @@ type work struct {
 	// cold works begin with a gateway that was just started and without a
 	// warm-up: how it finds out that an upstream is gone is what they are about.
 	cold bool
-	// once works have a single round. It is long times the usual length; 0 is
-	// once.
-	once bool
-	long float64
+	// once works have a single round. It is long times the usual length, but not
+	// less than least; 0 is once.
+	once  bool
+	long  float64
+	least time.Duration
 	// learns is true where the gateway has to learn which backends are good: it
 	// is warmed up for longer before the first round.
 	learns bool
@@ -44,6 +45,8 @@ type work struct {
 	ws bool
 	// heads is how often the upstreams publish a head, 0 for never.
 	heads time.Duration
+	// outages has upstreams killed while the load generator listens.
+	outages bool
 	// reads is how many reads viem makes in a second of the usual length,
 	// instead of the load generator; 0 for a work without viem.
 	reads int
@@ -64,6 +67,14 @@ const headInterval = 500 * time.Millisecond
 
 // headsLong times the usual length is that of work o, which is for some heads.
 const headsLong = 2
+
+// blockInterval is how often there is a block in work q, and outagesLeast how long
+// its rounds are at least: for three upstreams that are killed.
+const (
+	blockInterval = time.Second
+	outagesLong   = 4
+	outagesLeast  = 12 * blockInterval
+)
 
 // The works with a slow upstream.
 const (
@@ -133,6 +144,9 @@ var works = []work{
 		load: []string{"-subscribers", "5000"}},
 	{id: "p", title: "small call over 64 WebSockets (HAProxy pipes them to the upstream's)", gateways: []string{nameProxyd, nameHAProxy}, ws: true,
 		load: []string{"-ws", "-connections", "64", "-method", content.Small}},
+	{id: "q", title: "upstream killed while 1,000 clients listen to heads and logs of a chain with 1 block/s", gateways: only, ws: true, cold: true,
+		outages: true, heads: blockInterval, long: outagesLong, least: outagesLeast,
+		load: []string{"-listeners", "1000", "-heads", blockInterval.String()}},
 }
 
 // needsFiles reports whether a work has so many connections that the limit of open

@@ -88,10 +88,16 @@ func New(c *config.Config, o Options) (*App, error) {
 func (a *App) Start() error {
 	a.onStop("graph", func(ctx context.Context) error { a.graph.close(ctx); return nil })
 	a.graph.start()
-	a.onStop("WebSocket clients", func(ctx context.Context) error { a.graph.front.CloseSockets(ctx); return nil })
 	if err := a.listen(); err != nil {
 		return errors.Join(err, a.Stop(context.Background()))
 	}
+	// Sockets are closed first: what HTTP calls take of the time must not cut them off.
+	a.onStop("WebSocket clients", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, a.config.Server.ShutdownTimeout.D()/2)
+		defer cancel()
+		a.graph.front.CloseSockets(ctx)
+		return nil
+	})
 	a.up.Set(1)
 	a.onStop("up", func(context.Context) error { a.up.Set(0); return nil })
 	attrs := []any{}

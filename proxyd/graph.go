@@ -53,14 +53,14 @@ func backendStatus(g *group.Group, m *group.Member) server.BackendStatus {
 }
 
 func socketStatus(b *backend.Backend) string {
-	open, failures, last, retryAt := b.SocketStatus()
+	s := b.SocketStatus()
 	switch {
 	case !b.HasSocket():
 		return ""
-	case open:
+	case s.Open:
 		return "open"
-	case failures > 0:
-		return fmt.Sprintf("failed %d times in a row, again at %s: %v", failures, stamp(retryAt), last)
+	case s.Failures > 0:
+		return fmt.Sprintf("failed %d times in a row, again at %s: %v", s.Failures, stamp(s.RetryAt), s.Last)
 	}
 	return "unused"
 }

@@ -1,6 +1,6 @@
 // Command load asks a gateway over keep-alive connections or WebSockets, or
-// subscribes to heads there, and checks every answer and notification: its id, its
-// length and each of its bytes.
+// subscribes to heads and logs there, and checks every answer and notification: its
+// id, its length and each of its bytes.
 //
 // It prints one line of JSON, see package measure.
 package main
@@ -33,6 +33,9 @@ type options struct {
 	pid         int
 	counts      string
 	metrics     string
+	listeners   int
+	outages     string
+	heads       time.Duration
 	patience    time.Duration // with a head that does not come
 	calls       calls
 }
@@ -58,6 +61,9 @@ func run() (*measure.Result, error) {
 	flag.IntVar(&o.idle, "idle", 0, "measure the memory of so many idle connections instead")
 	flag.BoolVar(&o.silent, "silent", false, "idle connections ask nothing until they have been measured, instead of once")
 	flag.IntVar(&o.subscribers, "subscribers", 0, "have so many WebSockets subscribe to heads instead")
+	flag.IntVar(&o.listeners, "listeners", 0, "have so many WebSockets subscribe to heads and logs instead, while the upstream that is followed is killed again and again")
+	flag.StringVar(&o.outages, "outages", "", "address of the benchmark, which kills upstreams for -listeners")
+	flag.DurationVar(&o.heads, "heads", time.Second, "how often the upstreams publish a head to -listeners")
 	flag.BoolVar(&o.ws, "ws", false, "ask over WebSockets")
 	flag.StringVar(&o.metrics, "metrics", "", "address where the gateway says how many goroutines it has, to count those of idle connections")
 	flag.IntVar(&o.pid, "pid", 0, "process of the gateway")
@@ -74,6 +80,8 @@ func run() (*measure.Result, error) {
 		return nil, fmt.Errorf("-target is missing: the gateway's address, like 127.0.0.1:8545")
 	case o.pid == 0:
 		return nil, fmt.Errorf("-pid is missing: the gateway's process, whose use of time and memory is measured")
+	case o.listeners > 0 && (o.outages == "" || o.heads <= 0):
+		return nil, fmt.Errorf("-listeners needs -outages, which is the address of the benchmark, and -heads")
 	case o.ws && (o.calls.method == content.Logs || o.calls.clients > 0):
 		return nil, fmt.Errorf("-ws goes together neither with -method %s nor with -clients", content.Logs)
 	case o.calls.batch > 0 && o.calls.method == content.Logs:
@@ -92,6 +100,8 @@ func run() (*measure.Result, error) {
 	o.calls.host = o.target
 	o.calls.sequence.Store(uint64(time.Now().UnixMicro()) << 8 & (1<<53 - 1))
 	switch {
+	case o.listeners > 0:
+		return listen(&o, pids)
 	case o.subscribers > 0:
 		return subscribe(&o, pids)
 	case o.idle > 0:

@@ -42,24 +42,41 @@ func (h *head) read(message, subscription []byte) error {
 	if ok && bytes.Equal(rest, h.text) {
 		return nil
 	}
+	own, result, err := parted(message)
+	switch {
+	case err != nil:
+		return err
+	case !bytes.Equal(own, subscription):
+		return wrong("notification to another subscription")
+	}
+	return h.set(result)
+}
+
+// parted reads whose notification a message is, and of what. The error is a failure
+// or a wrong.
+func parted(message []byte) (subscription, result []byte, err error) {
+	if rest, ok := bytes.CutPrefix(message, []byte(opening)); ok {
+		if subscription, rest, ok = bytes.Cut(rest, []byte(middle)); ok {
+			if result, ok = bytes.CutSuffix(rest, []byte(closing)); ok && json.Valid(result) && json.Valid(subscription) {
+				return subscription, result, nil
+			}
+		}
+	}
 	var n struct {
 		Version string `json:"jsonrpc"`
 		Method  string
 		Error   json.RawMessage
 		Params  struct{ Subscription, Result json.RawMessage }
 	}
-	err := json.Unmarshal(message, &n)
-	switch {
+	switch err := json.Unmarshal(message, &n); {
 	case err != nil:
-		return wrong(fmt.Sprintf("message of %d bytes is no JSON object", len(message)))
+		return nil, nil, wrong(fmt.Sprintf("message of %d bytes is no JSON object", len(message)))
 	case n.Error != nil:
-		return failure(fmt.Sprintf("error instead of a notification: %.200s", n.Error))
+		return nil, nil, failure(fmt.Sprintf("error instead of a notification: %.200s", n.Error))
 	case n.Version != "2.0" || n.Method != "eth_subscription":
-		return wrong("message that is no notification")
-	case !bytes.Equal(n.Params.Subscription, subscription):
-		return wrong("notification to another subscription")
+		return nil, nil, wrong("message that is no notification")
 	}
-	return h.set(n.Params.Result)
+	return n.Params.Subscription, n.Params.Result, nil
 }
 
 // set makes it another head.
@@ -76,7 +93,27 @@ func (h *head) set(text []byte) error {
 	return nil
 }
 
-// same reports whether two heads say the same, in whatever order and spelling.
+// logged is a log that was announced, as it must be spelled.
+type logged struct {
+	number uint64
+	text   []byte
+}
+
+// set makes it another log.
+func (l *logged) set(text []byte) error {
+	number, err := content.ReadLog(text)
+	if err != nil {
+		return wrong("notification without a log")
+	}
+	want := content.AppendLog(nil, number)
+	if !bytes.Equal(text, want) && !same(text, want) {
+		return wrong("log with other bytes than were published")
+	}
+	l.number, l.text = number, bytes.Clone(text)
+	return nil
+}
+
+// same reports whether two events say the same, in whatever order and spelling.
 func same(x, y []byte) bool {
 	var a, b map[string]any
 	return json.Unmarshal(x, &a) == nil && json.Unmarshal(y, &b) == nil && reflect.DeepEqual(a, b)

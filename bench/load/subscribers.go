@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -9,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"gateway.internal/bench/internal/frame"
 	"gateway.internal/bench/internal/measure"
 )
 
@@ -58,19 +58,17 @@ func (o *options) subscriptions() (n int, err error) {
 // reader reads the notifications to all subscribers.
 type reader struct {
 	fanout
-	poller *poller
-	rest   [][]byte // what was read of a message that is not complete, for each
-	buf    []byte
+	streams
 	latest head
 }
 
 // newReader has all subscribe. Heads that come meanwhile wait in the kernel.
 func newReader(o *options) (*reader, error) {
-	poller, err := newPoller(o.subscribers)
+	streams, err := newStreams(o.subscribers)
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{poller: poller, rest: make([][]byte, o.subscribers), buf: make([]byte, 64<<10)}
+	r := &reader{streams: streams}
 	r.subscribers = make([]subscriber, o.subscribers)
 	each(r.subscribers, func(i int, s *subscriber) {
 		if err := r.subscribe(o, i, s); err != nil {
@@ -90,35 +88,40 @@ func (r *reader) subscribe(o *options, i int, s *subscriber) error {
 	if err != nil {
 		return err
 	}
-	if err := s.ask(c, i); err != nil {
+	if s.id, err = ask(c, i, headsOnly, nil); err != nil {
 		_ = c.conn.Close()
 		return err
 	}
-	r.rest[i] = append(r.rest[i], c.in[c.used:]...)
-	return r.poller.add(i, c.conn)
+	return r.add(i, c)
 }
 
-// ask asks for a subscription.
-func (s *subscriber) ask(c *socket, i int) error {
+// headsOnly are the params of a subscription to heads.
+const headsOnly = `["newHeads"]`
+
+// ask asks for a subscription and returns its id with its quotes. Notifications that
+// come before are for early, nil when there cannot be any.
+func ask(c *socket, i int, params string, early func(text []byte)) (subscription []byte, err error) {
 	id := strconv.Itoa(i)
-	if err := c.send([]byte(`{"jsonrpc":"2.0","id":` + id + `,"method":"eth_subscribe","params":["newHeads"]}`)); err != nil {
-		return err
+	if err := c.send([]byte(`{"jsonrpc":"2.0","id":` + id + `,"method":"eth_subscribe","params":` + params + `}`)); err != nil {
+		return nil, err
 	}
 	text, err := c.next()
+	for ; err == nil && early != nil && bytes.HasPrefix(text, []byte(opening)); text, err = c.next() {
+		early(text)
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var a answer
 	switch err := json.Unmarshal(text, &a); {
 	case err != nil:
-		return wrong("answer to eth_subscribe is no JSON")
+		return nil, wrong("answer to eth_subscribe is no JSON")
 	case a.Error != nil:
-		return a.failure()
+		return nil, a.failure()
 	case a.Version != "2.0" || string(a.ID) != id || len(a.Result) < 3 || a.Result[0] != '"':
-		return wrong("answer to eth_subscribe without its id or with none of a subscription")
+		return nil, wrong("answer to eth_subscribe without its id or with none of a subscription")
 	}
-	s.id = a.Result
-	return nil
+	return a.Result, nil
 }
 
 // run reads until the window is over. It begins and ends when a head is complete,
@@ -144,17 +147,16 @@ func (r *reader) run(o *options, pids []int) (window, cpu time.Duration, err err
 		}
 		over = over || meterErr != nil
 	}
+	take := func(i int, text []byte) { r.take(&r.subscribers[i], text, complete) }
 	// What came with the answers to eth_subscribe is read first.
 	for i := range r.subscribers {
-		if s := &r.subscribers[i]; !s.gone {
-			left := r.rest[i]
-			r.rest[i] = nil
-			r.messages(i, left, complete)
+		if !r.subscribers[i].gone {
+			r.lost(i, r.leftover(i, take))
 		}
 	}
 	for !over && err == nil && r.gone < len(r.subscribers) {
 		err = r.poller.wait(50*time.Millisecond, func(i int) bool {
-			r.read(i, complete)
+			r.lost(i, r.read(i, take))
 			return !over
 		})
 		if !over && time.Since(last) > o.patience {
@@ -165,52 +167,23 @@ func (r *reader) run(o *options, pids []int) (window, cpu time.Duration, err err
 	return window, cpu, cmp.Or(err, meterErr)
 }
 
-// read reads what has come for a subscriber.
-func (r *reader) read(i int, complete func()) {
-	kept := copy(r.buf, r.rest[i])
-	n, err := r.poller.read(i, r.buf[kept:])
-	if err != nil {
-		r.lost(i, failure("subscriber: "+reason(err)))
+// take takes a message to a subscriber.
+func (r *reader) take(s *subscriber, text []byte, complete func()) {
+	if err := r.latest.read(text, s.id); err != nil {
+		r.sum.fault(err)
 		return
 	}
-	r.messages(i, r.buf[:kept+n], complete)
-}
-
-// messages takes what was read for a subscriber, and keeps what is not complete.
-func (r *reader) messages(i int, in []byte, complete func()) {
-	s := &r.subscribers[i]
-	for !s.gone {
-		op, payload, size, err := frame.First(in)
-		switch {
-		case err != nil:
-			r.lost(i, wrong(err.Error()))
-			return
-		case size == 0 && len(in) > len(r.buf)/2:
-			r.lost(i, wrong(fmt.Sprintf("message of more than %d bytes to a subscriber", len(r.buf)/2)))
-			return
-		case size == 0:
-			r.rest[i] = append(r.rest[i][:0], in...)
-			return
-		case op == frame.Ping:
-			r.poller.write(i, frame.AppendMasked(nil, frame.Pong, payload))
-		case op == frame.Close:
-			r.lost(i, closedFailure(payload))
-		case op == frame.Text:
-			if err := r.latest.read(payload, s.id); err != nil {
-				r.sum.fault(err)
-				break
-			}
-			r.sum.received += len(payload)
-			if r.got(s, r.latest.number, r.latest.published, time.Now()) {
-				complete()
-			}
-		}
-		in = in[size:]
+	r.sum.received += len(text)
+	if r.got(s, r.latest.number, r.latest.published, time.Now()) {
+		complete()
 	}
 }
 
-// lost gives a subscriber up.
+// lost gives a subscriber up, if there is a reason.
 func (r *reader) lost(i int, why error) {
+	if why == nil {
+		return
+	}
 	r.lose(&r.subscribers[i], why)
 	r.poller.remove(i)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,29 +15,71 @@ import (
 type chain struct {
 	mu        sync.Mutex
 	published []time.Time // of each head since content.FirstHead
-	listeners map[string]*socket
+	listeners map[string]listener
 	made      int // subscriptions so far
 }
 
-func newChain() *chain {
-	return &chain{published: []time.Time{time.Now()}, listeners: map[string]*socket{}}
+// listener is one who has subscribed.
+type listener struct {
+	socket *socket
+	logs   *filter // nil for heads
 }
 
+func newChain() *chain {
+	return &chain{published: []time.Time{time.Now()}, listeners: map[string]listener{}}
+}
+
+// chainSince is a chain whose heads are as old as the clock says: the same for all
+// who begin with the same epoch, whenever they do.
+func chainSince(epoch time.Time, interval time.Duration) *chain {
+	c := newChain()
+	c.published[0] = epoch
+	for due := c.due(interval); time.Until(due) <= 0; due = c.due(interval) {
+		c.published = append(c.published, due)
+	}
+	return c
+}
+
+// due is when the next head is, by the clock.
+func (c *chain) due(interval time.Duration) time.Time {
+	return c.published[0].Add(time.Duration(len(c.published)) * interval)
+}
+
+// publishEvery announces heads. The time of each is that of the first write.
 func (c *chain) publishEvery(interval time.Duration) {
 	for range time.Tick(interval) {
-		c.publish()
+		c.publish(time.Now())
 	}
 }
 
-// publish announces the next head to all who listen. Its time is that of the
-// first write.
-func (c *chain) publish() {
+// publishWhenDue announces heads. The time of each is when it was due.
+func (c *chain) publishWhenDue(interval time.Duration) {
+	for {
+		due := c.due(interval)
+		time.Sleep(time.Until(due))
+		c.publish(due)
+	}
+}
+
+// publish announces the next head to all who listen, and its log to all who listen
+// to it: before the heads or after them by turns, since nodes do either.
+func (c *chain) publish(at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.published = append(c.published, time.Now())
-	head := c.appendHead(nil, c.latest())
-	for id, s := range c.listeners {
-		s.send(content.AppendNotification(nil, []byte(id), head))
+	c.published = append(c.published, at)
+	number := c.latest()
+	head, log := c.appendHead(nil, number), content.AppendLog(nil, number)
+	logsFirst := number%2 == 0
+	for _, logs := range []bool{logsFirst, !logsFirst} {
+		for id, l := range c.listeners {
+			switch {
+			case logs != (l.logs != nil):
+			case !logs:
+				l.socket.send(content.AppendNotification(nil, []byte(id), head))
+			case l.logs.wants():
+				l.socket.send(content.AppendNotification(nil, []byte(id), log))
+			}
+		}
 	}
 }
 
@@ -49,14 +90,14 @@ func (c *chain) appendHead(dst []byte, number uint64) []byte {
 }
 
 // subscribe makes a subscription and has its id answered before the first
-// notification.
-func (c *chain) subscribe(s *socket, answer func(id string)) {
+// notification. Without a filter of logs it is to heads.
+func (c *chain) subscribe(s *socket, logs *filter, answer func(id string)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.made++
 	stamp := content.StampOf("subscription", strconv.AppendInt(nil, int64(c.made), 10))
 	id := fmt.Sprintf(`"0x%s"`, stamp[:32])
-	c.listeners[id] = s
+	c.listeners[id] = listener{s, logs}
 	answer(id)
 }
 
@@ -64,7 +105,7 @@ func (c *chain) subscribe(s *socket, answer func(id string)) {
 func (c *chain) unsubscribe(s *socket, id string) (was bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if was = c.listeners[id] == s; was {
+	if was = c.listeners[id].socket == s; was {
 		delete(c.listeners, id)
 	}
 	return was
@@ -78,10 +119,20 @@ func (c *chain) leave(s *socket) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, other := range c.listeners {
-		if other == s {
+		if other.socket == s {
 			delete(c.listeners, id)
 		}
 	}
+}
+
+// listening is how many subscriptions there are now.
+func (c *chain) listening() int {
+	if c == nil {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.listeners)
 }
 
 // subscriptions is how many were made so far.
@@ -107,8 +158,18 @@ func (c *chain) appendResult(dst []byte, r *request) (_ []byte, ok bool) {
 		return append(dst, `"0x1"`...), true
 	case "eth_blockNumber":
 		return fmt.Appendf(dst, `"0x%x"`, c.latest()), true
+	case content.Logs:
+		f, ok := filterOf(first(r.params))
+		if !ok {
+			return dst, false
+		}
+		from, to, ok := c.blocks(&f)
+		if !ok {
+			return dst, false
+		}
+		return c.appendLogs(dst, &f, from, to), true
 	case "eth_getBlockByNumber", content.Block:
-		number, ok := c.named(r.params)
+		number, ok := c.named(strings.Trim(first(r.params), `"`))
 		switch {
 		case !ok:
 			return dst, false
@@ -121,13 +182,9 @@ func (c *chain) appendResult(dst []byte, r *request) (_ []byte, ok bool) {
 	return dst, false
 }
 
-// named reads the number, tag or hash that the params of a call begin with.
-func (c *chain) named(params []byte) (number uint64, ok bool) {
-	s := scanner{b: params}
-	if !s.batch() {
-		return 0, false
-	}
-	switch name := string(bytes.Trim(s.value(), `"`)); name {
+// named reads the number, tag or hash of a block.
+func (c *chain) named(name string) (number uint64, ok bool) {
+	switch name {
 	case "latest", "pending":
 		return c.latest(), true
 	case "safe", "finalized", "earliest":

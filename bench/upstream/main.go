@@ -1,7 +1,8 @@
 // Command upstream is what the gateways of the benchmark forward to: a JSON-RPC
 // node that answers at once, or after a delay, whose answers the load generator
 // can compute too. It does so over HTTP and, on the same ports, over WebSockets,
-// where it also publishes heads.
+// where it also publishes heads and their logs. Several with the same -epoch are nodes
+// of one chain.
 //
 // It prints one line of JSON with its addresses and serves until it is killed.
 package main
@@ -30,17 +31,26 @@ func run() error {
 	listeners := flag.Int("listeners", 1, "how many ports of 127.0.0.1")
 	delay := flag.String("delay", "0s", "how long each answer takes: one duration, or one for each port like 100ms,5ms")
 	heads := flag.Duration("heads", 0, "how often a head is published to subscribers, 0 for never; the delay is not for them, nor for other answers over WebSockets")
+	epoch := flag.Int64("epoch", 0, "when the chain began, in nanoseconds since 1970: heads are published by the clock, and two upstreams publish the same; 0 for now, and heads whose time is that of the first write")
+	address := flag.String("listen", "127.0.0.1:0", "the address of the one port")
 	idLast := flag.Bool("id-last", false, "put the id behind the result")
 	ca := flag.String("tls", "", "serve TLS and write the certificate of the authority to this file")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("%q is too much: there are only flags, see -help", flag.Arg(0))
 	}
+	if *listeners > 1 && *address != "127.0.0.1:0" {
+		return fmt.Errorf("-listen %s is the address of one port, and -listeners wants %d", *address, *listeners)
+	}
 	u := &upstream{idLast: *idLast, broken: *mode == "503", ports: make([]port, *listeners)}
 	if err := u.setDelays(*delay); err != nil {
 		return err
 	}
-	if *heads > 0 {
+	switch {
+	case *heads > 0 && *epoch != 0:
+		u.chain = chainSince(time.Unix(0, *epoch), *heads)
+		go u.chain.publishWhenDue(*heads)
+	case *heads > 0:
 		u.chain = newChain()
 		go u.chain.publishEvery(*heads)
 	}
@@ -58,7 +68,7 @@ func run() error {
 		if *mode == "refuse" {
 			addrs[i], err = closedPort()
 		} else {
-			addrs[i], err = u.listen(*mode, &u.ports[i], config, failed)
+			addrs[i], err = u.listen(*mode, *address, &u.ports[i], config, failed)
 		}
 		if err != nil {
 			return err
@@ -86,8 +96,8 @@ func (u *upstream) setDelays(text string) error {
 	return nil
 }
 
-// listen serves on a free port.
-func (u *upstream) listen(mode string, p *port, config *tls.Config, failed chan<- error) (string, error) {
+// listen serves at an address.
+func (u *upstream) listen(mode, address string, p *port, config *tls.Config, failed chan<- error) (string, error) {
 	serve := u.serve
 	switch mode {
 	case "serve", "503":
@@ -96,7 +106,7 @@ func (u *upstream) listen(mode string, p *port, config *tls.Config, failed chan<
 	default:
 		return "", fmt.Errorf("-mode %q: must be serve, 503, hang or refuse", mode)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return "", fmt.Errorf("listen: %w", err)
 	}

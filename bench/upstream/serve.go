@@ -43,11 +43,12 @@ type port struct {
 	requests atomic.Int64  // that came, health checks left out
 }
 
-// Where GET is answered with the requests of each port, and with the
-// subscriptions that were made.
+// Where GET is answered with the requests of each port, with the subscriptions that
+// were made, and with those that there are.
 const (
 	countsPath        = "/requests"
 	subscriptionsPath = "/subscriptions"
+	listeningPath     = "/listening"
 )
 
 // serve answers the requests of one connection, one after the other.
@@ -70,6 +71,9 @@ func (u *upstream) serve(c net.Conn, p *port) {
 			_, err = c.Write(append(appendHead(out[:0], "200 OK", len(text)), text...))
 		case string(path) == subscriptionsPath:
 			text := strconv.Itoa(u.chain.subscriptions())
+			_, err = c.Write(append(appendHead(out[:0], "200 OK", len(text)), text...))
+		case string(path) == listeningPath:
+			text := strconv.Itoa(u.chain.listening())
 			_, err = c.Write(append(appendHead(out[:0], "200 OK", len(text)), text...))
 		case string(method) == "GET" && !u.broken:
 			if answer, ok := frame.AppendAnswer(out[:0], r.head); ok {

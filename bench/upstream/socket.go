@@ -80,12 +80,13 @@ func (s *socket) answer(buf, body []byte) []byte {
 }
 
 func (s *socket) subscribe(buf []byte, r *request) []byte {
-	if what := first(r.params); what != `"newHeads"` {
-		buf = fmt.Appendf(buf, `{"jsonrpc":"2.0","id":%s,"error":{"code":-32602,"message":"the upstream of the benchmark has only newHeads to subscribe to"}}`, r.id)
+	logs, ok := wanted(r.params)
+	if !ok {
+		buf = fmt.Appendf(buf, `{"jsonrpc":"2.0","id":%s,"error":{"code":-32602,"message":"the upstream of the benchmark has only newHeads and logs to subscribe to"}}`, r.id)
 		s.send(buf)
 		return buf
 	}
-	s.u.chain.subscribe(s, func(id string) {
+	s.u.chain.subscribe(s, logs, func(id string) {
 		buf = s.u.appendClosing(append(s.u.appendOpening(buf, r.id), id...), r.id)
 		s.send(buf)
 	})
@@ -97,6 +98,26 @@ func (s *socket) unsubscribe(buf []byte, r *request) []byte {
 		return fmt.Appendf(buf, `{"jsonrpc":"2.0","id":%s,"error":{"code":-32000,"message":"subscription not found"}}`, r.id)
 	}
 	return s.u.appendClosing(append(s.u.appendOpening(buf, r.id), "true"...), r.id)
+}
+
+// wanted reads what is subscribed to: logs is nil for heads.
+func wanted(params []byte) (logs *filter, ok bool) {
+	s := scanner{b: params}
+	if !s.batch() {
+		return nil, false
+	}
+	switch string(s.value()) {
+	case `"newHeads"`:
+		return nil, true
+	case `"logs"`:
+		logs = new(filter)
+		if s.more() {
+			*logs, ok = filterOf(string(s.value()))
+			return logs, ok
+		}
+		return logs, true
+	}
+	return nil, false
 }
 
 // first is the first of the params, as it was spelled.

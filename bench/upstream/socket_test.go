@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ func dialled(t *testing.T, u *upstream) *websocket.Conn {
 	t.Helper()
 	u.ports = make([]port, 1)
 	failed := make(chan error, 1)
-	addr, err := u.listen("serve", &u.ports[0], nil, failed)
+	addr, err := u.listen("serve", "127.0.0.1:0", &u.ports[0], nil, failed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestHeadsArePublishedUntilUnsubscribed(t *testing.T) {
 		t.Fatalf("%+v, %v", answer, err)
 	}
 	for n := range uint64(3) {
-		u.chain.publish()
+		u.chain.publish(time.Now())
 		head := u.chain.appendHead(nil, content.FirstHead+1+n)
 		if got, want := hear(t, c), string(content.AppendNotification(nil, []byte(`"`+answer.Result+`"`), head)); got != want {
 			t.Errorf("got %s, want %s", got, want)
@@ -105,8 +106,8 @@ func TestHeadsArePublishedUntilUnsubscribed(t *testing.T) {
 			t.Errorf("no %s in %s", want, got)
 		}
 	}
-	u.chain.publish()
-	say(t, c, `{"jsonrpc":"2.0","id":3,"method":"eth_subscribe","params":["logs",{}]}`)
+	u.chain.publish(time.Now())
+	say(t, c, `{"jsonrpc":"2.0","id":3,"method":"eth_subscribe","params":["newPendingTransactions"]}`)
 	if got := hear(t, c); !strings.Contains(got, "-32602") {
 		t.Errorf("heard %s", got)
 	}
@@ -136,8 +137,8 @@ func TestASocketThatIsGoneListensNoMore(t *testing.T) {
 
 func TestTheChainAnswersAsItPublishes(t *testing.T) {
 	u := &upstream{chain: newChain()}
-	u.chain.publish()
-	u.chain.publish()
+	u.chain.publish(time.Now())
+	u.chain.publish(time.Now())
 	c := over(t, u)
 	ask := func(method, params string) string {
 		return post(t, c, `{"jsonrpc":"2.0","id":1,"method":"`+method+`","params":`+params+`}`)
@@ -153,6 +154,13 @@ func TestTheChainAnswersAsItPublishes(t *testing.T) {
 		{"eth_getBlockByNumber", `["some",false]`, `"error"`},
 		{"eth_getBlockByHash", fmt.Sprintf(`["0x%s",false]`, hash[:]), latest[:len(latest)-1]},
 		{"eth_getBlockByHash", fmt.Sprintf(`["0x%064x",false]`, 1), `"result":null}`},
+		{"eth_getLogs", `[{"address":["` + strings.ToUpper(content.LogAddress) + `"],"toBlock":"latest"}]`, `"result":[` + string(content.AppendLog(nil, content.FirstHead+2)) + `]}`},
+		{"eth_getLogs", fmt.Sprintf(`[{"fromBlock":"0x%x","toBlock":"0x%x"}]`, content.FirstHead+1, content.FirstHead+9),
+			`"result":[` + string(content.AppendLog(nil, content.FirstHead+1)) + `,` + string(content.AppendLog(nil, content.FirstHead+2)) + `]}`},
+		{"eth_getLogs", fmt.Sprintf(`[{"blockHash":"0x%s","address":null}]`, hash[:]), `"result":[` + string(content.AppendLog(nil, content.FirstHead+2)) + `]}`},
+		{"eth_getLogs", fmt.Sprintf(`[{"address":"0x%040x","fromBlock":"earliest"}]`, 1), `"result":[]}`},
+		{"eth_getLogs", `[{"fromBlock":"some"}]`, `"error"`},
+		{"eth_getLogs", `[{"address":7}]`, `"error"`},
 		{"eth_getBalance", `[1]`, result(content.Small, `[1]`)},
 		{"eth_subscribe", `["newHeads"]`, `"error"`}, // not over HTTP
 	} {
@@ -171,5 +179,70 @@ func TestABrokenOneTakesNoWebSockets(t *testing.T) {
 	var b [12]byte
 	if _, err := net.Conn.Read(c, b[:]); err != nil || string(b[:]) != "HTTP/1.1 200" {
 		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestLogsArePublishedToThoseWhoWantThem(t *testing.T) {
+	u := &upstream{chain: newChain()}
+	c := dialled(t, u)
+	subscribed := func(params string) string {
+		say(t, c, `{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":`+params+`}`)
+		var answer struct{ Result json.RawMessage }
+		if err := json.Unmarshal([]byte(hear(t, c)), &answer); err != nil || len(answer.Result) != 36 {
+			t.Fatalf("%s: %+v, %v", params, answer, err)
+		}
+		return string(answer.Result)
+	}
+	heads, logs := subscribed(`["newHeads"]`), subscribed(`["logs",{"address":["`+content.LogAddress+`"]}]`)
+	subscribed(`["logs",{"address":"0x0000000000000000000000000000000000000001"}]`)
+	if n := u.chain.listening(); n != 3 {
+		t.Errorf("%d listen", n)
+	}
+	for n := range uint64(4) {
+		u.chain.publish(time.Now())
+		number := content.FirstHead + 1 + n
+		want := []string{
+			string(content.AppendNotification(nil, []byte(heads), u.chain.appendHead(nil, number))),
+			string(content.AppendNotification(nil, []byte(logs), content.AppendLog(nil, number))),
+		}
+		if number%2 == 0 {
+			slices.Reverse(want)
+		}
+		for _, w := range want {
+			if got := hear(t, c); got != w {
+				t.Errorf("got %s, want %s", got, w)
+			}
+		}
+	}
+}
+
+func TestChainsOfOneEpochAgree(t *testing.T) {
+	const interval = 20 * time.Millisecond
+	epoch := time.Now().Add(-100*interval - interval/2)
+	first := chainSince(epoch, interval)
+	if n := first.latest(); n < content.FirstHead+100 {
+		t.Errorf("the head is %d", n)
+	}
+	go first.publishWhenDue(interval)
+	time.Sleep(5 * interval)
+	second := chainSince(epoch, interval) // as one that was started again
+	number := second.latest()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		first.mu.Lock()
+		there := first.latest() >= number
+		first.mu.Unlock()
+		if there {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("block %d does not come", number)
+		}
+	}
+	first.mu.Lock()
+	defer first.mu.Unlock()
+	for n := uint64(content.FirstHead); n <= number; n++ {
+		if x, y := first.appendHead(nil, n), second.appendHead(nil, n); string(x) != string(y) {
+			t.Fatalf("%s and %s", x, y)
+		}
 	}
 }

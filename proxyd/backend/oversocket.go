@@ -41,14 +41,22 @@ func (x *overSocket) do() (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	frames := make(chan []byte, 1)
-	x.socket, x.waiter = s, &waiter{first: x.first, calls: len(x.calls), taken: func(frame []byte) { frames <- frame }}
-	x.wrote.Store(true)
-	if err := s.send(ctx, x.body, x.waiter); err != nil {
+	type answer struct {
+		frame []byte
+		err   error
+	}
+	answers := make(chan answer, 1)
+	x.socket, x.waiter = s, &waiter{first: x.first, calls: len(x.calls), taken: func(frame []byte, err error) { answers <- answer{frame, err} }}
+	if err := s.send(x.body, x.waiter); err != nil {
 		return nil, err
 	}
+	x.wrote.Store(true)
 	select {
-	case frame := <-frames:
+	case a := <-answers:
+		frame := a.frame
+		if a.err != nil {
+			return nil, a.err
+		}
 		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(frame)), ContentLength: int64(len(frame))}, nil
 	case <-s.dead:
 		return nil, s.Err()

@@ -163,8 +163,15 @@ func (a *Attempt) roundTrip(x exchange, calls []*jsonrpc.Call, first uint64) (r 
 // broken is the failure of an exchange; status is 0 when no head came.
 func (a *Attempt) broken(x exchange, status int, err error) *Error {
 	b := a.Backend
+	var own *Error // of the socket, which others may have used
+	if errors.As(err, &own) {
+		err, status = own.cause, max(status, own.HTTP)
+	}
 	e := transportError(a.canceled(), b.opts.Name, x.written(), redactedError{b.redact, err})
 	e.HTTP = status
+	if errors.Is(err, errTooLarge) && e.Kind == Network {
+		e.Kind = TooLarge
+	}
 	e.Heard = b.health.heard.Load() > a.started.UnixNano()
 	if e.Kind == Timeout {
 		e.Whole = a.whole || e.Whole

@@ -32,13 +32,15 @@ type Socket struct {
 	conn *websocket.Conn
 	born time.Time
 	dead chan struct{}
+	out  chan []byte  // to be written
 	used atomic.Int64 // when it was used last, in unix nanoseconds
 
 	mu      sync.Mutex
 	err     error // why it is dead
 	waiters map[uint64]*waiter
 	subs    map[string]func(result []byte)
-	asking  int // subscriptions whose answer has not come
+	ending  map[string]bool // subscriptions that were ended of late
+	asking  int             // subscriptions whose answer has not come
 	early   []earlyNotification
 }
 
@@ -46,8 +48,11 @@ type Socket struct {
 type waiter struct {
 	first uint64
 	calls int
-	// taken is called by the reader with the frame that holds the answer, once.
-	taken func(frame []byte)
+	// taken is called by the reader, once, with the frame that holds the answer, or
+	// with why there is none.
+	taken func(frame []byte, err error)
+	// gone is true when nobody waits any more, but the answer matters.
+	gone bool
 }
 
 type earlyNotification struct {
@@ -57,8 +62,8 @@ type earlyNotification struct {
 
 func newSocket(b *Backend, conn *websocket.Conn) *Socket {
 	s := &Socket{
-		b: b, conn: conn, born: time.Now(), dead: make(chan struct{}),
-		waiters: make(map[uint64]*waiter), subs: make(map[string]func([]byte)),
+		b: b, conn: conn, born: time.Now(), dead: make(chan struct{}), out: make(chan []byte, maxUnwritten),
+		waiters: make(map[uint64]*waiter), subs: make(map[string]func([]byte)), ending: make(map[string]bool),
 	}
 	s.used.Store(s.born.UnixNano())
 	return s
@@ -76,18 +81,30 @@ func (s *Socket) Err() error {
 
 // read takes frames until the socket breaks.
 func (s *Socket) read() {
+	defer s.recovered()
 	for {
-		_, frame, err := s.conn.Read(context.Background())
+		frame, id, err := s.readFrame()
+		if err == nil {
+			s.heard()
+			if id == nil {
+				err = s.take(frame)
+			} else {
+				s.giveUp(*id)
+			}
+		}
 		if err != nil {
 			s.end(fmt.Errorf("read: %w", err))
 			return
 		}
-		s.used.Store(time.Now().UnixNano())
-		s.b.health.noteHeard(time.Now())
-		if err := s.take(frame); err != nil {
-			s.end(err)
-			return
-		}
+	}
+}
+
+// heard notes a sign of life. Where there is HTTP too, it says nothing about that.
+func (s *Socket) heard() {
+	now := time.Now()
+	s.used.Store(now.UnixNano())
+	if !s.b.HasHTTP() {
+		s.b.health.noteHeard(now)
 	}
 }
 
@@ -98,23 +115,42 @@ func (s *Socket) take(frame []byte) error {
 	if err != nil {
 		return err
 	}
-	if f.Subscription != nil {
-		s.notify(string(f.Subscription), f.Result)
-		return nil
+	switch {
+	case f.Subscription != nil:
+		return s.notify(string(f.Subscription), f.Result)
+	case f.Foreign:
+		return nil // a method of the provider's own
 	}
 	s.mu.Lock()
 	var w *waiter
 	if id, ok := jsonrpc.ReplyID(f.ID); ok {
 		w = s.waiters[id]
-	} else if f.Broken && s.lone() != nil {
+	}
+	for i := 0; w == nil && i < len(f.Batch); i++ {
+		if id, ok := jsonrpc.ReplyID(f.Batch[i].ID); ok {
+			w = s.waiters[id]
+		}
+	}
+	if w == nil && f.Broken {
 		w = s.lone() // an error without an id belongs to the only request
 	}
 	s.forgetLocked(w)
 	s.mu.Unlock()
 	if w != nil {
-		w.taken(frame)
+		w.taken(frame, nil)
 	}
 	return nil // otherwise who asked has given up
+}
+
+// giveUp tells who asked that its answer is too large.
+func (s *Socket) giveUp(id uint64) {
+	s.mu.Lock()
+	w := s.waiters[id]
+	s.forgetLocked(w)
+	s.mu.Unlock()
+	if w != nil {
+		w.taken(nil, errTooLarge)
+	}
 }
 
 // lone returns the only waiter, nil when there are several or none. The caller
@@ -146,27 +182,55 @@ func (s *Socket) forget(w *waiter) {
 	s.forgetLocked(w)
 }
 
-// send writes a request and has w take its answer.
-func (s *Socket) send(ctx context.Context, request []byte, w *waiter) error {
+// maxUnwritten is how many requests wait for being written; more are refused.
+const maxUnwritten = 4096
+
+var errFull = errors.New("WebSocket: too many requests wait for being written")
+
+// send queues a request, and has w take its answer. After an error nothing of it was
+// written.
+func (s *Socket) send(request []byte, w *waiter) error {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.err != nil {
-		s.mu.Unlock()
 		return s.err
+	}
+	select {
+	case s.out <- request:
+	default:
+		return &Error{Backend: s.b.opts.Name, Kind: Network, cause: errFull}
 	}
 	for id := w.first; id < w.first+uint64(w.calls); id++ {
 		s.waiters[id] = w
 	}
-	s.mu.Unlock()
 	s.used.Store(time.Now().UnixNano())
-	// A context that ended in the middle of a frame would cost the socket.
-	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), socketWrite)
-	defer cancel()
-	if err := s.conn.Write(writing, websocket.MessageText, request); err != nil {
-		s.forget(w)
-		s.end(fmt.Errorf("write: %w", err))
-		return s.Err()
-	}
 	return nil
+}
+
+// write writes what is queued until the socket breaks.
+func (s *Socket) write() {
+	defer s.recovered()
+	for {
+		select {
+		case request := <-s.out:
+			ctx, cancel := context.WithTimeout(context.Background(), socketWrite)
+			err := s.conn.Write(ctx, websocket.MessageText, request)
+			cancel()
+			if err != nil {
+				s.end(fmt.Errorf("write: %w", err))
+				return
+			}
+		case <-s.dead:
+			return
+		}
+	}
+}
+
+func (s *Socket) recovered() {
+	if v := recover(); v != nil {
+		s.b.opts.Log.Error("panic at the WebSocket of a backend", "backend", s.b.opts.Name, "panic", fmt.Sprint(v))
+		s.end(errors.New("internal error"))
+	}
 }
 
 // errNoAnswer is why a call of the gateway over a socket was given up.
@@ -189,29 +253,46 @@ func (e *RPCError) Error() string {
 // Ask makes a call of the gateway's own over the socket and returns the result. A
 // JSON-RPC error is a *RPCError.
 func (s *Socket) Ask(ctx context.Context, method, params string) (result []byte, err error) {
-	return s.ask(ctx, method, params, nil)
+	return s.ask(ctx, method, params, nil, nil)
+}
+
+// AskThen is Ask; then runs, when there is a result, before any frame behind the answer
+// is taken. It must not wait.
+func (s *Socket) AskThen(ctx context.Context, method, params string, then func()) (result []byte, err error) {
+	return s.ask(ctx, method, params, func([]byte) { then() }, nil)
 }
 
 // ask is Ask; accepted is called with the result by the goroutine that reads, before
-// it takes the next frame.
-func (s *Socket) ask(ctx context.Context, method, params string, accepted func(result []byte)) ([]byte, error) {
+// it takes the next frame; abandoned in its place when nobody waits any more.
+func (s *Socket) ask(ctx context.Context, method, params string, accepted, abandoned func(result []byte)) ([]byte, error) {
 	b := s.b
 	type outcome struct {
 		result []byte
 		err    error
 	}
 	done := make(chan outcome, 1)
+	var w *waiter
 	id := b.nextIDs(1)
-	w := &waiter{first: id, calls: 1, taken: func(frame []byte) {
-		var o outcome
-		o.result, o.err = s.readReply(frame, id)
-		if o.err == nil && accepted != nil {
+	w = &waiter{first: id, calls: 1, taken: func(frame []byte, err error) {
+		o := outcome{err: err}
+		if err == nil {
+			o.result, o.err = s.readReply(frame, id)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		switch {
+		case o.err != nil:
+		case accepted != nil && abandoned != nil && !isSubscriptionID(o.result):
+			o.err = fmt.Errorf("backend %s: the id of a subscription must be a string or a number", b.opts.Name)
+		case w.gone && abandoned != nil:
+			abandoned(o.result)
+		case !w.gone && accepted != nil:
 			accepted(o.result)
 		}
 		done <- o
 	}}
 	request := jsonrpc.AppendRequest(nil, &jsonrpc.Call{Method: method, Params: []byte(params)}, id)
-	if err := s.send(ctx, request, w); err != nil {
+	if err := s.send(request, w); err != nil {
 		return nil, err
 	}
 	select {
@@ -220,9 +301,18 @@ func (s *Socket) ask(ctx context.Context, method, params string, accepted func(r
 	case <-s.dead:
 		return nil, s.Err()
 	case <-ctx.Done():
-		s.forget(w)
-		return nil, fmt.Errorf("backend %s: %s: %w", b.opts.Name, method, errNoAnswer)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case o := <-done: // in the last moment
+		return o.result, o.err
+	default:
+	}
+	if w.gone = true; abandoned == nil {
+		s.forgetLocked(w)
+	}
+	return nil, fmt.Errorf("backend %s: %s: %w", b.opts.Name, method, errNoAnswer)
 }
 
 func (s *Socket) readReply(frame []byte, id uint64) ([]byte, error) {
@@ -242,62 +332,88 @@ func (s *Socket) readReply(frame []byte, id uint64) ([]byte, error) {
 	return r.Result, nil
 }
 
+// isSubscriptionID reports whether a result is a string or a number of reasonable length.
+func isSubscriptionID(result []byte) bool {
+	return len(result) > 0 && len(result) <= 256 && (result[0] == '"' || result[0] >= '0' && result[0] <= '9')
+}
+
 // Subscribe makes a subscription with the method eth_subscribe. taken gets the result
 // of each notification, from the first one on, in order; it is called by the goroutine
-// that reads the socket and must not wait. The id is the backend's, for Unsubscribe.
+// that reads the socket and must not wait. A nil result says that the backend has ended the
+// subscription. The id is the backend's, for Unsubscribe.
 func (s *Socket) Subscribe(ctx context.Context, params string, taken func(result []byte)) (id string, err error) {
 	s.mu.Lock()
 	s.asking++
 	s.mu.Unlock()
-	_, err = s.ask(ctx, "eth_subscribe", params, func(result []byte) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		id = string(result)
+	result, err := s.ask(ctx, "eth_subscribe", params, func(result []byte) {
+		id := string(result)
 		s.subs[id] = taken
+		delete(s.ending, id)
 		for _, n := range s.early { // some notify before they answer
 			if n.id == id {
 				taken(n.result)
 			}
 		}
-	})
+	}, func(result []byte) { s.unsubscribeLocked(string(result)) })
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.asking--; s.asking == 0 {
 		s.early = nil
 	}
-	s.mu.Unlock()
-	if err != nil {
-		return "", err
-	}
-	return id, nil
+	return string(result), err
 }
 
 // Unsubscribe ends a subscription. Nothing is taken any more when it returns; the
 // backend is told without waiting for its answer.
-func (s *Socket) Unsubscribe(ctx context.Context, id string) {
-	s.mu.Lock()
-	_, ok := s.subs[id]
-	delete(s.subs, id)
-	s.mu.Unlock()
-	if !ok {
-		return
-	}
-	w := &waiter{first: s.b.nextIDs(1), calls: 1, taken: func([]byte) {}}
-	_ = s.send(ctx, jsonrpc.AppendRequest(nil, &jsonrpc.Call{Method: "eth_unsubscribe", Params: []byte("[" + id + "]")}, w.first), w)
-}
-
-// notify gives a notification to its subscription.
-func (s *Socket) notify(id string, result []byte) {
+func (s *Socket) Unsubscribe(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if taken := s.subs[id]; taken != nil {
+	if _, ok := s.subs[id]; ok {
+		delete(s.subs, id)
+		s.unsubscribeLocked(id)
+	}
+}
+
+// unsubscribeLocked tells the backend that a subscription is over. The caller holds the
+// lock.
+func (s *Socket) unsubscribeLocked(id string) {
+	if s.err != nil {
+		return
+	}
+	select {
+	case s.out <- jsonrpc.AppendRequest(nil, &jsonrpc.Call{Method: "eth_unsubscribe", Params: []byte("[" + id + "]")}, s.b.nextIDs(1)):
+	default: // what it still notifies of is dropped
+	}
+	if len(s.ending) == maxEnding {
+		clear(s.ending)
+	}
+	s.ending[id] = true
+}
+
+// maxEnding bounds the ended subscriptions whose last notifications are told apart.
+const maxEnding = 1024
+
+var errEarly = errors.New("too many notifications of subscriptions that were not answered yet")
+
+// notify gives a notification to its subscription.
+func (s *Socket) notify(id string, result []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch taken := s.subs[id]; {
+	case taken != nil:
 		taken(result)
-	} else if s.asking > 0 && len(s.early) < maxEarly {
+	case s.asking == 0 || s.ending[id]:
+	case len(s.early) == maxEarly: // one of them may be lost
+		return errEarly
+	default:
 		s.early = append(s.early, earlyNotification{id, result})
 	}
+	return nil
 }
 
 // watch pings the socket, and closes it when no pong comes or nobody uses it.
 func (s *Socket) watch() {
+	defer s.recovered()
 	tick := time.NewTicker(socketPing)
 	defer tick.Stop()
 	for {
@@ -305,8 +421,7 @@ func (s *Socket) watch() {
 		case <-s.dead:
 			return
 		case now := <-tick.C:
-			if s.idle(now) {
-				s.end(errIdle)
+			if s.endIdle(now) {
 				return
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), socketPong)
@@ -316,31 +431,56 @@ func (s *Socket) watch() {
 				s.end(fmt.Errorf("no pong: %w", err))
 				return
 			}
-			s.b.health.noteHeard(time.Now())
+			if !s.b.HasHTTP() {
+				s.b.health.noteHeard(time.Now())
+			}
 		}
 	}
 }
 
 var errIdle = errors.New("nobody uses it")
 
-func (s *Socket) idle(now time.Time) bool {
+// endIdle ends the socket if nobody has used it for a while.
+func (s *Socket) endIdle(now time.Time) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.waiters) == 0 && len(s.subs) == 0 && s.asking == 0 && now.Sub(time.Unix(0, s.used.Load())) > socketIdle
+	waiting := false
+	for _, w := range s.waiters {
+		waiting = waiting || !w.gone
+	}
+	idle := !waiting && len(s.subs) == 0 && s.asking == 0 && now.Sub(time.Unix(0, s.used.Load())) > socketIdle
+	idle = idle && s.endLocked(errIdle)
+	s.mu.Unlock()
+	if idle {
+		s.ended(errIdle)
+	}
+	return idle
 }
 
 // end closes the socket for a reason; the first one stands.
 func (s *Socket) end(why error) {
 	s.mu.Lock()
+	first := s.endLocked(why)
+	s.mu.Unlock()
+	if first {
+		s.ended(why)
+	}
+}
+
+// endLocked lets nobody use the socket any more, and reports whether that is news. The
+// caller holds the lock.
+func (s *Socket) endLocked(why error) bool {
 	if s.err != nil {
-		s.mu.Unlock()
-		return
+		return false
 	}
 	s.err = &Error{Backend: s.b.opts.Name, Kind: Network, Wrote: true, cause: redactedError{s.b.redact, fmt.Errorf("WebSocket: %w", why)}}
-	s.mu.Unlock()
 	close(s.dead)
-	_ = s.conn.CloseNow()
+	return true
+}
+
+// ended is what follows: the next one may be opened before this one is closed.
+func (s *Socket) ended(why error) {
 	s.b.sockets.ended(s, why)
+	_ = s.conn.CloseNow()
 }
 
 // Close ends the socket for everybody who uses it, for a reason.

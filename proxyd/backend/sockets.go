@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +36,9 @@ type sockets struct {
 	url  *url.URL // nil for none
 	http *http.Client
 
+	base context.Context // of dials
+	stop context.CancelFunc
+
 	mu       sync.Mutex
 	current  *Socket
 	dialing  chan struct{} // closed when the dial under way has ended
@@ -45,15 +51,22 @@ type sockets struct {
 
 func (k *sockets) init(b *Backend, u *url.URL) {
 	k.b, k.url = b, u
-	dial := b.opts.Dial
-	if dial == nil {
-		dial = (&net.Dialer{Timeout: b.opts.DialTimeout, KeepAlive: 30 * time.Second}).DialContext
+	k.base, k.stop = context.WithCancel(context.Background())
+	connect := b.opts.Dial
+	if connect == nil {
+		connect = (&net.Dialer{Timeout: b.opts.DialTimeout, KeepAlive: 30 * time.Second}).DialContext
+	}
+	// net/http lets a dial go on without the request that it is for.
+	dial := func(_ context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(k.base, b.opts.DialTimeout)
+		defer cancel()
+		return connect(ctx, network, address)
 	}
 	k.http = &http.Client{
 		// No HTTP/2, over which sockets are not spoken here.
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: dial, TLSClientConfig: b.opts.TLS.Clone(),
-			TLSHandshakeTimeout: b.opts.DialTimeout, MaxResponseHeaderBytes: maxHead, DisableKeepAlives: true,
+			TLSHandshakeTimeout: b.opts.DialTimeout, MaxResponseHeaderBytes: maxHead, DisableKeepAlives: true, DisableCompression: true,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -65,14 +78,23 @@ func (b *Backend) HasSocket() bool { return b.sockets.url != nil }
 // HasHTTP reports whether calls can be made over HTTP.
 func (b *Backend) HasHTTP() bool { return b.url != nil }
 
-// SocketStatus is how the backend's WebSocket connections fare, apart from its
-// HTTP: whether one is open, how many times in a row one could not be opened or
-// broke soon, how the last one failed, and when the next is tried.
-func (b *Backend) SocketStatus() (open bool, failures int, last error, retryAt time.Time) {
+// SocketStatus is how a backend's WebSocket connections fare, apart from its HTTP.
+type SocketStatus struct {
+	// Open reports whether there is one now.
+	Open bool
+	// Failures is how many times in a row one could not be opened or broke soon, Last
+	// how the last one failed, and RetryAt when the next is tried.
+	Failures int
+	Last     error
+	RetryAt  time.Time
+}
+
+// SocketStatus returns how the backend's WebSocket connections fare.
+func (b *Backend) SocketStatus() SocketStatus {
 	k := &b.sockets
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.current != nil, k.failures, k.last, k.retryAt
+	return SocketStatus{k.current != nil, k.failures, k.last, k.retryAt}
 }
 
 // Socket returns the backend's open WebSocket connection, or opens one. It fails at
@@ -120,7 +142,12 @@ func (b *Backend) Socket(ctx context.Context) (*Socket, error) {
 // open dials, on nobody's time but its own: others may wait for it.
 func (k *sockets) open() {
 	b := k.b
-	ctx, cancel := context.WithTimeout(context.Background(), b.opts.DialTimeout)
+	defer func() {
+		if v := recover(); v != nil {
+			b.opts.Log.Error("panic while opening the WebSocket of a backend", "backend", b.opts.Name, "panic", fmt.Sprint(v))
+		}
+	}()
+	ctx, cancel := context.WithTimeout(k.base, b.opts.DialTimeout)
 	defer cancel()
 	conn, response, err := websocket.Dial(ctx, k.url.String(), &websocket.DialOptions{HTTPClient: k.http, HTTPHeader: k.header(), Host: b.host})
 	if err != nil {
@@ -128,39 +155,47 @@ func (k *sockets) open() {
 		if response != nil {
 			e.HTTP = response.StatusCode // of the refused upgrade
 		}
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			e.Kind = Timeout // however net/http puts it
+		}
 		err = e
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	close(k.dialing)
 	k.dialing = nil
-	if err != nil {
+	switch {
+	case k.closed && err == nil:
+		_ = conn.CloseNow()
+		fallthrough
+	case k.closed:
+		k.last = &Error{Backend: b.opts.Name, Kind: Canceled, cause: errClosed}
+		return
+	case err != nil:
 		k.failedLocked(err)
 		return
 	}
-	if k.closed {
-		_ = conn.CloseNow()
-		return
-	}
-	limit := b.opts.MaxResponseSize
-	if limit <= 0 {
-		limit = DefaultMaxResponseSize
-	}
-	conn.SetReadLimit(limit)
+	conn.SetReadLimit(-1) // see readFrame
 	s := newSocket(b, conn)
 	k.current, k.last = s, nil
 	k.running.Go(s.read)
+	k.running.Go(s.write)
 	k.running.Go(s.watch)
 	b.opts.Metrics.socketOpened(b.opts.Name)
 	b.opts.Log.Debug("WebSocket to backend open", "backend", b.opts.Name)
 }
 
 // header returns what goes with an upgrade: credentials and configured headers, but
-// nothing that speaks of a body.
+// nothing that speaks of a body, and no credentials that stand in the other URL.
 func (k *sockets) header() http.Header {
 	h := k.b.header.Clone()
 	for _, name := range []string{"Content-Type", "Accept", "Accept-Encoding"} {
 		h.Del(name)
+	}
+	o := &k.b.opts
+	configured := slices.ContainsFunc(slices.Collect(maps.Keys(o.Headers)), func(name string) bool { return strings.EqualFold(name, "Authorization") })
+	if !configured && o.Password == "" {
+		h.Del("Authorization")
 	}
 	if u := k.url.User; u != nil && h.Get("Authorization") == "" {
 		password, _ := u.Password()
@@ -199,10 +234,10 @@ func (k *sockets) ended(s *Socket, why error) {
 	}
 	if lived {
 		k.b.opts.Metrics.socketFailed(k.b.opts.Name)
-		k.b.opts.Log.Warn("WebSocket to backend broke", "backend", k.b.opts.Name, "error", truncate(s.err.Error()), "after", time.Since(s.born).Round(time.Second).String())
+		k.b.opts.Log.Warn("WebSocket to backend broke", "backend", k.b.opts.Name, "error", truncate(s.Err().Error()), "after", time.Since(s.born).Round(time.Second).String())
 		return
 	}
-	k.failedLocked(s.err)
+	k.failedLocked(s.Err())
 }
 
 // close ends the socket and waits for what reads it.
@@ -211,6 +246,7 @@ func (k *sockets) close() {
 	k.closed = true
 	s := k.current
 	k.mu.Unlock()
+	k.stop()
 	if s != nil {
 		s.end(errClosed)
 	}

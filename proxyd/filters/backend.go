@@ -3,8 +3,11 @@ package filters
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
+	"gateway.internal/proxyd/backend"
+	"gateway.internal/proxyd/group"
 	"gateway.internal/proxyd/jsonrpc"
 )
 
@@ -43,7 +46,29 @@ func (f *Filters) forward(ctx context.Context, s step, next jsonrpc.Handler) {
 	}
 	next.ServeRPC(ctx, []*jsonrpc.Call{inner})
 	c.Answer, c.Err = inner.Answer, inner.Err
+	if isAway(c.Err) {
+		c.Err = nil
+		answerUnknown(c)
+		return
+	}
 	if a := c.Answer; a != nil && (c.Method == uninstall && a.Error == nil || bytes.Contains(a.Error, []byte("filter not found"))) {
 		f.ledger.drop(s.id) // the node has it no more, whether it says true or false
 	}
+}
+
+// isAway reports whether a call failed because no connection to the backend came about
+// or held. Then a filter is as good as gone: clients make another one when they are told
+// so, and wait for ever when they are told to come again.
+func isAway(err error) bool {
+	var nobody *group.Unserviceable
+	if !errors.As(err, &nobody) || len(nobody.Reasons) == 0 {
+		return false
+	}
+	for _, reason := range nobody.Reasons {
+		var failed *backend.Error
+		if !errors.As(reason, &failed) || failed.Kind != backend.Refused && failed.Kind != backend.Network {
+			return false
+		}
+	}
+	return true
 }

@@ -106,7 +106,7 @@ func (r *run) answeredBy(p *progress, a *asking) {
 		a.won, r.outrun = true, true
 		r.g.counts.hedgesWon.Inc()
 	}
-	if r.g.prefers != nil && r.g.prefers.answered(r.begun, a.member) {
+	if r.g.prefers != nil && p.call.Only == "" && r.g.prefers.answered(r.begun, a.member) {
 		r.g.notePreferred()
 		r.g.opts.Log.Info("preferred backend changed", "backend_group", r.g.opts.Name, "backend", a.member.Name())
 	}

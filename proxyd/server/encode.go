@@ -23,6 +23,7 @@ var (
 	errInternal     = errors.New("internal error")
 	errNoChain      = errors.New("no chain here: the path must name a chain")
 	errUnknownChain = errors.New("no such chain")
+	errNotify       = errors.New("notifications not supported: subscribe with eth_subscribe over WebSocket")
 	errDraining     = errors.New("the gateway is shutting down")
 	// The limits of sockets.
 	errSocketBusy    = errors.New("too many calls in flight on this socket")
@@ -64,6 +65,7 @@ var plain = []struct {
 	{errNoChain, -32600, 404},
 	{errUnknownChain, -32600, 404},
 	{jsonrpc.ErrNotAllowed, -32601, 403},
+	{errNotify, -32601, 200},
 	{jsonrpc.ErrBatchSize, -32014, 413},
 	{errBodyTooLarge, -32021, 413},
 	{errBodyTimeout, -32015, 408},

@@ -222,6 +222,10 @@ func (ch *chain) route(c *jsonrpc.Call) *Target {
 		return nil
 	case target == nil:
 		c.Err = jsonrpc.ErrNotAllowed
+	case (strings.HasSuffix(c.Method, "_subscribe") || strings.HasSuffix(c.Method, "_unsubscribe")) && !ch.routes.subscribes(target):
+		// A backend that is asked over its socket would begin one that nobody ends.
+		c.Err = errNotify
+		return nil
 	}
 	return target
 }

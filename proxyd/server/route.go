@@ -54,20 +54,22 @@ func (r *Routes) overSocket(method string) (target *Target, pattern string) {
 		_, pattern, ok = w.allowed.Lookup("eth_subscribe")
 	}
 	any := w.allowed.Len() == 0
+	target, mappedBy, mapped := r.mapped.Lookup(method)
 	switch {
-	case !ok && !any:
+	case !ok && !any, mapped && target.Handler == nil: // refused by the mapping
 		return nil, ""
 	case method == "eth_subscribe" || method == "eth_unsubscribe":
 		return w.subscriptions, method
-	}
-	if target, pattern, mapped := r.mapped.Lookup(method); mapped {
-		return target, pattern
-	}
-	if any {
+	case mapped:
+		return target, mappedBy
+	case any:
 		return nil, ""
 	}
 	return w.group, pattern
 }
+
+// subscribes reports whether a target serves subscriptions.
+func (r *Routes) subscribes(t *Target) bool { return r.socket != nil && t == r.socket.subscriptions }
 
 // Labels of calls that have no method of their own in metrics.
 const (

@@ -36,7 +36,6 @@ type socket struct {
 	ctx            context.Context // ends with the socket
 	cancel         context.CancelFunc
 
-	heard    atomic.Int64 // when anything came last, in unix nanoseconds
 	pinging  atomic.Bool
 	inFlight atomic.Int64 // calls
 
@@ -68,7 +67,6 @@ func newSocket(s *Server, ch *chain, client jsonrpc.Client, conn *websocket.Conn
 	k.batched = k.alone
 	k.batched.Batched = true
 	k.ctx, k.cancel = context.WithCancel(s.sockets.base)
-	k.heard.Store(time.Now().UnixNano())
 	return k
 }
 
@@ -82,15 +80,16 @@ func (k *socket) read() {
 		kind, r, err := k.conn.Reader(context.Background())
 		if err == nil {
 			var body []byte
-			if body, err = readMessage(r); err == nil {
-				k.heard.Store(time.Now().UnixNano())
+			if body, err = k.readMessage(r); err == nil {
 				k.take(kind, body)
 				continue
 			}
 		}
 		k.end(readEnd(err), nil)
 		// The library has told the client what was wrong, apart from some faults;
-		// this tells those, and gives the client the time to read it.
+		// this tells those, and gives the client the time to read it. What a broken
+		// frame still promises is not waited for longer than that.
+		_ = k.under.SetReadDeadline(time.Now().Add(closeWait))
 		_ = k.conn.Close(websocket.StatusProtocolError, "protocol error")
 		return
 	}
@@ -109,7 +108,7 @@ func readEnd(err error) websocket.StatusCode {
 
 // readMessage reads a whole message. It is read into memory that is used again, and
 // copied once its size is known: a length that a client claims takes none.
-func readMessage(r io.Reader) ([]byte, error) {
+func (k *socket) readMessage(r io.Reader) ([]byte, error) {
 	room := messages.Get().(*[]byte)
 	buf := (*room)[:0]
 	defer func() {
@@ -124,6 +123,9 @@ func readMessage(r io.Reader) ([]byte, error) {
 		}
 		n, err := r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
+		if err == io.EOF && k.under.over { // so does the library call a connection that ended
+			return nil, io.ErrUnexpectedEOF
+		}
 		if err == io.EOF {
 			return append([]byte(nil), buf...), nil
 		}
@@ -231,36 +233,36 @@ func (k *socket) answer(kind websocket.MessageType, calls []*jsonrpc.Call, batch
 		out = append(out, ']')
 	}
 	k.ch.metrics.sent(k.alone.Auth, len(out))
-	if !k.send(outgoing{whole: out, kind: kind}) {
-		return
-	}
-	for _, c := range calls {
-		if c.Then != nil {
-			c.Then()
+	k.send(outgoing{whole: out, kind: kind}, func() {
+		for _, c := range calls {
+			if c.Then != nil {
+				c.Then()
+			}
 		}
-	}
+	})
 }
 
 // send queues an answer, once there is room, and writes what is queued if nobody does.
-func (k *socket) send(o outgoing) bool {
+// then runs in between: what it queues comes behind the answer.
+func (k *socket) send(o outgoing, then func()) {
 	k.mu.Lock()
 	for len(k.queue)-k.notes > maxAnswers && !k.ended {
 		k.wait()
 	}
 	if k.ended {
 		k.mu.Unlock()
-		return false
+		return
 	}
 	k.queue = append(k.queue, o)
 	writes := !k.writing
 	k.writing = true
 	k.mu.Unlock()
+	then()
 	if writes {
 		// What is answered together goes out together.
 		runtime.Gosched()
 		k.flush()
 	}
-	return true
 }
 
 // maxAnswers is how many answers wait in the queue; others wait with their calls,
@@ -341,7 +343,7 @@ func (k *socket) flush() {
 		}
 		if err != nil {
 			k.end(websocket.StatusAbnormalClosure, nil)
-			_ = k.conn.CloseNow()
+			k.cut()
 		}
 	}
 }
@@ -431,14 +433,21 @@ func (k *socket) goAway(code websocket.StatusCode, reason string) {
 // ping asks for a sign of life, and ends the socket when none comes.
 func (k *socket) ping(timeout time.Duration) {
 	defer k.pinging.Store(false)
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	if err := k.conn.Ping(ctx); err == nil {
-		return
+	if err := k.conn.Ping(ctx); err == nil || k.under.moved.Load() > began.UnixNano() {
+		return // or busy with a long message, behind which pings wait
 	}
 	if k.end(websocket.StatusAbnormalClosure, nil) {
 		k.ch.log.Debug("socket dead", "req_id", k.alone.RequestID, "auth", k.alone.Auth)
 	}
+	k.cut()
+}
+
+// cut closes the connection at once, also while the library closes it in peace.
+func (k *socket) cut() {
+	_ = k.under.Close()
 	_ = k.conn.CloseNow()
 }
 

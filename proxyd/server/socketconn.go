@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,6 +24,11 @@ type socketConn struct {
 	net.Conn
 	early   []byte // came behind the request for the upgrade
 	timeout time.Duration
+	// moved is when bytes last went either way, in unix nanoseconds: a client that
+	// takes or sends a long message steadily is not dead.
+	moved atomic.Int64
+	// over is true once nothing more can be read; only the reader uses it.
+	over bool
 
 	mu     sync.Mutex
 	gather bool
@@ -42,7 +48,12 @@ func (c *socketConn) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.moved.Store(time.Now().UnixNano())
+	}
+	c.over = c.over || err != nil
+	return n, err
 }
 
 // Write implements net.Conn.
@@ -76,11 +87,15 @@ func (c *socketConn) write(p []byte) error {
 		piece := p[:min(len(p), socketPiece)]
 		p = p[len(piece):]
 		// A deadline is a timer: it is moved once a second, not for each frame.
-		if now := time.Now(); c.until.Sub(now) < c.timeout {
+		now := time.Now()
+		if c.until.Sub(now) < c.timeout {
 			c.until = now.Add(c.timeout + time.Second)
 			_ = c.Conn.SetWriteDeadline(c.until)
 		}
-		_, c.err = c.Conn.Write(piece)
+		if _, c.err = c.Conn.Write(piece); c.err == nil && len(piece) == socketPiece {
+			// More than what the kernel takes for a client that is gone.
+			c.moved.Store(time.Now().UnixNano())
+		}
 	}
 	return c.err
 }
@@ -110,6 +125,13 @@ type hijacker struct {
 	http.ResponseWriter
 	timeout time.Duration
 	conn    *socketConn // once it was hijacked
+	status  int         // that the request was answered with
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (h *hijacker) WriteHeader(status int) {
+	h.status = status
+	h.ResponseWriter.WriteHeader(status)
 }
 
 // Hijack implements http.Hijacker.
@@ -120,5 +142,6 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	h.conn = &socketConn{Conn: conn, early: append([]byte(nil), early...), timeout: h.timeout}
+	h.conn.moved.Store(time.Now().UnixNano())
 	return h.conn, bufio.NewReadWriter(bufio.NewReaderSize(h.conn, socketReader), bufio.NewWriterSize(h.conn, socketWriter)), nil
 }

@@ -94,17 +94,20 @@ func (k *sockets) releaseLocked(client string) {
 // add begins to read a socket that was admitted.
 func (k *sockets) add(one *socket) {
 	k.mu.Lock()
+	if k.over { // it came too late to be closed with the others
+		k.releaseLocked(one.alone.Key)
+		k.mu.Unlock()
+		one.end(websocket.StatusGoingAway, nil)
+		_ = one.conn.Close(websocket.StatusGoingAway, goingAway)
+		return
+	}
+	defer k.mu.Unlock()
 	k.open[one] = struct{}{}
-	over := k.over
-	if !k.watching && !over {
+	if !k.watching {
 		k.watching = true
 		k.serving.Go(k.watch)
 	}
 	k.reading.Go(one.read)
-	k.mu.Unlock()
-	if over {
-		one.close(websocket.StatusGoingAway, goingAway)
-	}
 }
 
 func (k *sockets) remove(one *socket) {
@@ -126,7 +129,7 @@ func (k *sockets) watch() {
 			return
 		}
 		for _, one := range k.all() {
-			silent := now.Sub(time.Unix(0, one.heard.Load()))
+			silent := now.Sub(time.Unix(0, one.under.moved.Load()))
 			if silent >= k.opts.PingInterval && !one.pinging.Swap(true) {
 				k.serving.Go(func() { one.ping(k.opts.PongTimeout) })
 			}
@@ -144,6 +147,10 @@ func (k *sockets) all() []*socket {
 	return list
 }
 
+// farewell is how long clients have for the closing handshake when all other time is
+// over.
+const farewell = 250 * time.Millisecond
+
 // goingAway is the reason that clients are told when the gateway stops.
 const goingAway = "the gateway is going away: connect again"
 
@@ -157,17 +164,24 @@ func (k *sockets) drain(ctx context.Context, over time.Duration) {
 	if len(list) == 0 || over <= 0 {
 		return
 	}
-	tick := time.NewTicker(max(over*3/4/time.Duration(len(list)), time.Microsecond))
+	tick := time.NewTicker(drainTick)
 	defer tick.Stop()
-	for _, one := range list {
+	for i, began := 0, time.Now(); i < len(list); {
+		due := min(len(list), 1+int(float64(len(list))*float64(time.Since(began))/float64(over*2/3)))
+		for ; i < due; i++ {
+			one := list[i]
+			k.serving.Go(func() { one.goAway(websocket.StatusGoingAway, goingAway) })
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
-		k.serving.Go(func() { one.goAway(websocket.StatusGoingAway, goingAway) })
 	}
 }
+
+// drainTick is how often sockets are closed that are due.
+const drainTick = 5 * time.Millisecond
 
 // close closes all sockets and waits for what they run, until ctx ends: then what is
 // left is cut off.
@@ -186,11 +200,18 @@ func (k *sockets) close(ctx context.Context) {
 	select {
 	case <-done:
 	case <-ctx.Done():
+		for _, one := range k.all() {
+			one.close(websocket.StatusGoingAway, goingAway) // without its calls
+		}
+		select {
+		case <-done:
+		case <-time.After(farewell):
+		}
 	}
 	k.stop()
 	for _, one := range k.all() {
 		one.end(websocket.StatusGoingAway, nil)
-		_ = one.conn.CloseNow()
+		one.cut()
 	}
 	<-done
 	k.serving.Wait()

@@ -1,11 +1,9 @@
 package server
 
 import (
-	"context"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/coder/websocket"
 
@@ -70,21 +68,15 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, ch *chain) {
 		return
 	}
 	h := &hijacker{ResponseWriter: w, timeout: s.opts.Sockets.WriteTimeout}
-	var one *socket // set before anything is read
-	heard := func() { one.heard.Store(time.Now().UnixNano()) }
-	conn, err := websocket.Accept(h, r, &websocket.AcceptOptions{
-		InsecureSkipVerify: true, // the origin was looked at
-		OnPingReceived:     func(context.Context, []byte) bool { heard(); return true },
-		OnPongReceived:     func(context.Context, []byte) { heard() },
-	})
-	if err != nil { // it has been answered
+	conn, err := websocket.Accept(h, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // the origin was looked at
+	if err != nil {                                                                         // it has been answered
 		s.sockets.release(client.Key)
-		ch.metrics.socketRefused(http.StatusBadRequest)
+		ch.metrics.socketRefused(h.status)
 		ch.log.Debug("upgrade refused", "req_id", client.RequestID, "auth", client.Auth, "error", err)
 		return
 	}
 	conn.SetReadLimit(s.opts.MaxBody)
-	one = newSocket(s, ch, client, conn, h.conn)
+	one := newSocket(s, ch, client, conn, h.conn)
 	ch.metrics.socketOpened(client.Auth)
 	s.sockets.add(one)
 }

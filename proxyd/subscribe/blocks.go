@@ -35,8 +35,11 @@ func parseHead(raw []byte) (h head, ok bool) {
 			h.parent = string(bytes.ToLower(value))
 		}
 	})
-	return h, isObject && number && len(h.hash) == 68 && len(h.parent) == 68
+	return h, isObject && number && len(h.hash) == 68 && len(h.parent) == 68 && h.number < mostNumber
 }
+
+// mostNumber is above the number of every block that there will be.
+const mostNumber = 1 << 62
 
 // blocks are the last blocks that clients were told, in order and each the parent
 // of the next: the chain as they know it. Its bound is how deep a reorganisation, or
@@ -93,14 +96,23 @@ func (b *blocks) push(one block) {
 // restart forgets all and begins with a block.
 func (b *blocks) restart(one block) { b.list, b.cut = append(b.list[:0], one), false }
 
-// begins reports whether a block is as far back as clients know, so that it need not
-// follow one that they know.
+// begins reports whether a block stands where clients began, so that it need not follow
+// one that they know.
 func (b *blocks) begins(one block) bool {
-	return !b.cut && len(b.list) > 0 && one.number <= b.list[0].number
+	return !b.cut && len(b.list) > 0 && one.number == b.list[0].number
+}
+
+// precedes reports whether a block is from before clients began: whatever branch it is
+// on, nobody was promised it.
+func (b *blocks) precedes(one block) bool {
+	return !b.cut && len(b.list) > 0 && one.number < b.list[0].number
 }
 
 // shape knows which members live heads have, so that replayed ones are alike.
-type shape struct{ names []string }
+type shape struct {
+	names []string
+	null  map[string]bool // what live heads have as null, and blocks may not have at all
+}
 
 // headerMembers are those of geth's live heads.
 var headerMembers = []string{
@@ -109,10 +121,18 @@ var headerMembers = []string{
 	"requestsHash", "hash",
 }
 
+// maxMembers bounds the members of a head that are looked at.
+const maxMembers = 128
+
 // learn takes the members of a live head.
 func (s *shape) learn(raw []byte) {
-	s.names = s.names[:0]
-	jsonrpc.Members(raw, func(name, _ []byte) { s.names = append(s.names, string(name)) })
+	s.names, s.null = nil, make(map[string]bool)
+	jsonrpc.Members(raw, func(name, value []byte) {
+		if len(s.names) < maxMembers {
+			s.names = append(s.names, string(name))
+			s.null[string(name)] = string(value) == "null"
+		}
+	})
 }
 
 // cut makes a live head's likeness of a block.
@@ -126,8 +146,11 @@ func (s *shape) cut(block []byte) []byte {
 	out := []byte{'{'}
 	for _, name := range names {
 		value, ok := values[name]
-		if !ok {
+		if !ok && !s.null[name] {
 			continue
+		}
+		if !ok {
+			value = []byte("null")
 		}
 		if len(out) > 1 {
 			out = append(out, ',')

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -28,6 +29,10 @@ const (
 	// avoidFor is how long a backend that was left is asked only when others
 	// cannot be followed.
 	avoidFor = 30 * time.Second
+	// soon is how long the opening of a socket is waited for rather than polling.
+	soon = 1500 * time.Millisecond
+	// socketFor is how long feeds wait that need a socket while others are polled for.
+	socketFor = time.Minute
 	// settleFor is how long a backend is followed at least before a better one
 	// takes over.
 	settleFor = 30 * time.Second
@@ -55,21 +60,18 @@ func (f *follower) choices() []choice {
 			list = append(list, choice{member: m, polls: true, rank: rank + 1})
 		}
 	}
-	for i := range list {
-		left, ok := f.failed[list[i].key()]
-		list[i].avoided = ok && now.Sub(left) < avoidFor
-		if _, _, _, retryAt := list[i].member.SocketStatus(); !list[i].polls && now.Before(retryAt) {
-			list[i].avoided = true
-		}
+	later := func(c choice) bool { // its socket cannot be opened for a while
+		return !c.polls && c.member.SocketStatus().RetryAt.Sub(now) > soon
 	}
-	// Where every socket was left of late, the one that may be opened is better than
+	for i, c := range list {
+		left, ok := f.failed[c.key()]
+		list[i].avoided = ok && now.Sub(left) < avoidFor || later(c)
+	}
+	// Where every socket was left of late, one that may be opened is better than
 	// polling.
-	sockets := func(c choice) bool { return !c.polls && !c.avoided }
-	if !slices.ContainsFunc(list, sockets) {
-		for i := range list {
-			if _, _, _, retryAt := list[i].member.SocketStatus(); !list[i].polls && !now.Before(retryAt) {
-				list[i].avoided = false
-			}
+	if !slices.ContainsFunc(list, func(c choice) bool { return !c.polls && !c.avoided }) {
+		for i, c := range list {
+			list[i].avoided = c.avoided && (c.polls || later(c))
 		}
 	}
 	slices.SortStableFunc(list, func(a, b choice) int {
@@ -87,6 +89,9 @@ func (f *follower) choices() []choice {
 // inspect looks whether a source should still be followed; nil when it should.
 func (f *follower) inspect(s *source) *departure {
 	now := time.Now()
+	if s.waiting && now.Sub(s.began) > socketFor {
+		f.stopWaiting(s)
+	}
 	var here choice
 	var better, elsewhere bool
 	list := f.choices()
@@ -108,7 +113,7 @@ func (f *follower) inspect(s *source) *departure {
 		return &departure{label: "out_of_service", text: "it serves another chain", level: slog.LevelWarn, avoid: true, abandon: true}
 	case elsewhere && (state.State == backend.Out || state.State == backend.Unfit || state.State == backend.Lagging):
 		return &departure{label: "out_of_service", text: "it is " + state.State.String(), level: slog.LevelWarn, avoid: true}
-	case better && here.member != nil && s.joined && now.Sub(s.began) > settleFor:
+	case better && here.member != nil && s.joined && (now.Sub(s.began) > settleFor || s.waiting && now.Sub(s.began) > soon):
 		return &departure{label: "better", text: "a better one can be followed", level: slog.LevelInfo}
 	case now.Before(f.pace.stalledAt(f.opts.HeadStall)):
 		return nil
@@ -116,12 +121,48 @@ func (f *follower) inspect(s *source) *departure {
 	return f.stalled(s)
 }
 
+// stopWaiting ends the clients of feeds that need a socket, since there is none.
+func (f *follower) stopWaiting(s *source) {
+	s.waiting = false
+	f.hub.mu.Lock()
+	all := slices.Collect(maps.Values(f.hub.feeds))
+	f.hub.mu.Unlock()
+	for _, fd := range all {
+		if fd.isPaused() {
+			f.discard(s, fd)
+			fd.lose("the subscription cannot be continued: no backend's WebSocket can be reached")
+		}
+	}
+}
+
 // stalled finds out whether the chain stands still or only the source does.
 func (f *follower) stalled(s *source) *departure {
 	tip, _ := f.chain.tip()
 	ctx, cancel := context.WithTimeout(f.hub.base, f.opts.CallTimeout)
 	defer cancel()
-	h, err := s.latest(ctx)
+	type answer struct {
+		head head
+		err  error
+	}
+	own := make(chan answer, 1)
+	s.polling.Go(func() {
+		defer s.recovered()
+		h, err := s.latest(ctx)
+		own <- answer{h, err}
+	})
+	ahead := f.othersAhead(s, tip.number)
+	var h head
+	var err error
+	select {
+	case a := <-own:
+		h, err = a.head, a.err
+	case <-time.After(leastPatience):
+		if ahead {
+			return &departure{label: "stalled", text: "no head came, it does not answer, and others have newer ones", level: slog.LevelWarn, avoid: true, abandon: true}
+		}
+		a := <-own
+		h, err = a.head, a.err
+	}
 	switch {
 	case f.hub.base.Err() != nil:
 		return nil
@@ -130,7 +171,10 @@ func (f *follower) stalled(s *source) *departure {
 	case len(s.events) > 0:
 		return nil // it has just come
 	case !s.joined:
-		if err := f.join(s, h); err != nil {
+		if h, err = s.mark(ctx); err == nil {
+			err = f.join(s, h)
+		}
+		if err != nil {
 			return f.broke(err)
 		}
 		return nil
@@ -139,12 +183,15 @@ func (f *follower) stalled(s *source) *departure {
 	case h.number > tip.number && !s.polls():
 		s.newer = h.number // its notification may be on the way
 		return nil
-	case f.othersAhead(s, tip.number):
+	case ahead:
 		return &departure{label: "stalled", text: "no head came, and others have newer ones", level: slog.LevelWarn, avoid: true}
 	}
 	f.pace.standsStill(time.Now())
 	return nil
 }
+
+// leastPatience is how long a silent source is waited for when others are ahead.
+const leastPatience = 250 * time.Millisecond
 
 // maxCompared bounds how many others are asked for their head.
 const maxCompared = 3

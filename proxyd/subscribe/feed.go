@@ -19,9 +19,14 @@ type feed struct {
 	settled chan struct{}
 	served  bool  // a backend has accepted it
 	err     error // why none did
+	paused  bool  // it waits for a backend with a socket
 
 	since uint64 // the head when it began: logs of later blocks are its own
 	told  told   // for logs
+	// unread is the last block of which its logs were fetched, when those of later ones
+	// could not be; refusals counts the times.
+	unread   uint64
+	refusals int
 }
 
 func newFeed(s spec, m *Metrics) *feed {
@@ -55,6 +60,20 @@ func (f *feed) empty(now time.Time, grace time.Duration) bool {
 	return len(f.subs) == 0 && now.Sub(f.emptied) >= grace
 }
 
+// emptySince is when the last client left.
+func (f *feed) emptySince() (at time.Time, empty bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.emptied, len(f.subs) == 0
+}
+
+// expire ends the grace of a feed without clients.
+func (f *feed) expire() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.emptied = time.Time{}
+}
+
 // await waits until a backend serves the feed, or none will.
 func (f *feed) await(ctx context.Context) error {
 	select {
@@ -68,6 +87,9 @@ func (f *feed) await(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.err == nil && f.paused {
+		return errNeedSocket
+	}
 	return f.err
 }
 
@@ -81,6 +103,19 @@ func (f *feed) settle(err error) {
 	}
 	f.served, f.err = err == nil, err
 	close(f.settled)
+}
+
+// pause notes whether the feed waits for a backend with a socket.
+func (f *feed) pause(paused bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.paused = paused
+}
+
+func (f *feed) isPaused() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.paused
 }
 
 func (f *feed) isServed() bool {

@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -63,6 +64,7 @@ type Hub struct {
 
 	mu       sync.Mutex
 	feeds    map[string]*feed
+	fresh    []*feed // those that no source was asked for yet
 	sessions map[jsonrpc.Session]map[string]*subscription
 	running  bool // the follower
 	closed   bool
@@ -111,8 +113,11 @@ var (
 	errHTTP       = rpcError{-32601, "notifications not supported: subscribe over WebSocket"}
 	errTooMany    = rpcError{-32005, "too many subscriptions on this socket: unsubscribe from some"}
 	errFull       = rpcError{-32005, "too many different subscriptions: try again later"}
-	errNeedSocket = rpcError{-32601, "this subscription needs a backend with ws_url"}
+	errNeedSocket = rpcError{-32601, "this subscription needs a backend with ws_url, and none can be reached now"}
+	errUnanswered = rpcError{-32601, "the backend did not answer to such a subscription"}
 )
+
+var errInternal = errors.New("internal error")
 
 var errClosed = errors.New("the gateway is shutting down")
 
@@ -131,6 +136,12 @@ func (h *Hub) ServeRPC(ctx context.Context, calls []*jsonrpc.Call) {
 }
 
 func (h *Hub) serve(ctx context.Context, c *jsonrpc.Call) {
+	defer func() {
+		if v := recover(); v != nil {
+			h.opts.Log.Error("panic in a subscription", "panic", fmt.Sprint(v))
+			c.Answer, c.Err = nil, errInternal
+		}
+	}()
 	result, err := h.answer(ctx, c)
 	var refused rpcError
 	var upstream *upstreamError
@@ -223,7 +234,7 @@ func (h *Hub) join(sub *subscription, spec spec) error {
 	case len(own) >= h.opts.MaxPerSession:
 		h.mu.Unlock()
 		return errTooMany
-	case f == nil && len(h.feeds) >= h.opts.MaxFeeds:
+	case f == nil && len(h.feeds) >= h.opts.MaxFeeds && !h.hurry():
 		h.mu.Unlock()
 		return errFull
 	}
@@ -235,6 +246,7 @@ func (h *Hub) join(sub *subscription, spec spec) error {
 	if f == nil {
 		f = newFeed(spec, h.opts.Metrics)
 		h.feeds[spec.key] = f
+		h.fresh = append(h.fresh, f)
 	}
 	sub.feed = f
 	f.add(sub)
@@ -246,16 +258,37 @@ func (h *Hub) join(sub *subscription, spec spec) error {
 	return nil
 }
 
+// hurry ends the grace of the feed that has been without clients for longest, and reports
+// whether there is one. The caller holds the lock.
+func (h *Hub) hurry() bool {
+	var oldest *feed
+	var since time.Time
+	for _, f := range h.feeds {
+		if at, empty := f.emptySince(); empty && (oldest == nil || at.Before(since)) {
+			oldest, since = f, at
+		}
+	}
+	if oldest == nil || len(h.feeds) > h.opts.MaxFeeds+h.opts.MaxFeeds/10 {
+		return false
+	}
+	oldest.expire()
+	return true
+}
+
 // note tells the follower that feeds have changed, and starts it if it is not there.
 // The caller holds the lock.
 func (h *Hub) note() {
-	select {
-	case h.changed <- struct{}{}:
-	default:
-	}
+	h.signal()
 	if !h.running && !h.closed && len(h.feeds) > 0 {
 		h.running = true
 		h.follower.Go(newFollower(h).run)
+	}
+}
+
+func (h *Hub) signal() {
+	select {
+	case h.changed <- struct{}{}:
+	default:
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"gateway.internal/proxyd/backend"
 )
 
 // errGap is a gap that no fetching closes.
@@ -41,8 +43,8 @@ func (f *follower) reach(ctx context.Context, s *source, h head, what fetching) 
 	ctx, cancel := context.WithTimeout(ctx, f.opts.ReplayTimeout)
 	defer cancel()
 	for try := 0; ; try++ {
-		err := f.tryReach(ctx, s, h, what)
-		if !errors.Is(err, errMoved) || try == 3 {
+		err := f.tryReach(ctx, s, h, what, try == mostTries)
+		if !errors.Is(err, errMoved) || try == mostTries {
 			return err
 		}
 		select { // a node that just switched branches may need a moment
@@ -50,14 +52,26 @@ func (f *follower) reach(ctx context.Context, s *source, h head, what fetching) 
 		case <-ctx.Done():
 			return err
 		}
-		if h, err = s.latest(ctx); err != nil {
+		if h, err = s.mark(ctx); err != nil {
 			return err
 		}
-		f.learnNumber(s, h)
+		what = max(what, f.after(s)) // the events before are not taken any more
 	}
 }
 
-func (f *follower) tryReach(ctx context.Context, s *source, h head, what fetching) error {
+// mostTries is how often a gap is fetched again because the chain changes meanwhile, or
+// logs are refused, which a node may do that does not know its own head yet.
+const mostTries = 3
+
+// after says what has to be fetched with a head that the events before do not count for.
+func (f *follower) after(s *source) fetching {
+	if s.polls() {
+		return newLogs
+	}
+	return allLogs
+}
+
+func (f *follower) tryReach(ctx context.Context, s *source, h head, what fetching, last bool) error {
 	path, err := f.path(ctx, s, h)
 	if err != nil {
 		return err
@@ -68,6 +82,7 @@ func (f *follower) tryReach(ctx context.Context, s *source, h head, what fetchin
 	for _, b := range path {
 		next.push(b.block)
 	}
+	was := blocks{list: slices.Clone(f.chain.list)}
 	parted := h.number // the last block that stays
 	if len(path) > 0 {
 		parted = max(path[0].number, 1) - 1
@@ -78,15 +93,19 @@ func (f *follower) tryReach(ctx context.Context, s *source, h head, what fetchin
 		if what == allLogs {
 			from = min(from, max(before.number, overlap)-overlap)
 		}
-		if replays, err = f.fetchLogs(ctx, s, &next, from); err != nil {
+		if replays, err = f.fetchLogs(ctx, s, &next, from, last); err != nil {
 			return err
 		}
 	}
 	for _, b := range path {
-		f.tellHead(b)
+		f.tellHead(s, b)
 	}
 	for _, r := range replays {
-		r.tell(f, &next, parted)
+		if r.refused == nil {
+			r.tell(f, s, &was, &next)
+		} else {
+			f.refusedLogs(s, &r)
+		}
 	}
 	return nil
 }
@@ -95,7 +114,7 @@ func (f *follower) tryReach(ctx context.Context, s *source, h head, what fetchin
 // first; none when they know h.
 func (f *follower) path(ctx context.Context, s *source, h head) ([]head, error) {
 	tip, ok := f.chain.tip()
-	if !ok || f.chain.has(h.block) {
+	if !ok || f.chain.has(h.block) || f.chain.precedes(h.block) && s.joined {
 		return nil, nil
 	}
 	if h.number > tip.number && h.number-tip.number > uint64(f.opts.ReplayBlocks) {
@@ -141,21 +160,27 @@ const fetchesAtOnce = 8
 // between fetches blocks by number.
 func (f *follower) between(ctx context.Context, s *source, from, to uint64) ([]head, error) {
 	list := make([]head, to-from+1)
-	return list, atOnce(len(list), func(i int) (err error) {
+	return list, atOnce(len(list), fetchesAtOnce, func(i int) (err error) {
 		list[i], err = s.numbered(ctx, from+uint64(i))
 		return err
 	})
 }
 
-// atOnce runs do for 0 to n-1, some at the same time, and returns the first error.
-func atOnce(n int, do func(i int) error) error {
+// atOnce runs do for 0 to n-1, at most so many at the same time, and returns the first
+// error.
+func atOnce(n, most int, do func(i int) error) error {
 	var wg sync.WaitGroup
 	errs := make([]error, n)
-	turns := make(chan struct{}, fetchesAtOnce)
+	turns := make(chan struct{}, most)
 	for i := range n {
 		turns <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turns }()
+			defer func() {
+				if v := recover(); v != nil {
+					errs[i] = fmt.Errorf("internal error: %v", v)
+				}
+			}()
 			errs[i] = do(i)
 		})
 	}
@@ -170,31 +195,42 @@ func atOnce(n int, do func(i int) error) error {
 
 // logsReplay are the logs of one feed in the fetched range.
 type logsReplay struct {
-	feed *feed
-	logs []logEvent
+	feed    *feed
+	from    uint64
+	logs    []logEvent
+	refused *backend.RPCError // the backend will not tell them
 }
 
-// fetchLogs fetches for each feed of logs what lies behind a block.
-func (f *follower) fetchLogs(ctx context.Context, s *source, next *blocks, behind uint64) ([]logsReplay, error) {
+// fetchLogs fetches for each feed of logs what lies behind a block. What a backend
+// refuses to tell one feed is no other's loss; last says that it is not asked again.
+func (f *follower) fetchLogs(ctx context.Context, s *source, next *blocks, behind uint64, last bool) ([]logsReplay, error) {
 	tip, _ := next.tip()
 	var replays []logsReplay
-	for _, fd := range f.served {
+	for fd := range s.served {
 		if fd.kind != logs {
 			continue
 		}
-		from := max(behind, fd.since, fd.told.floor) + 1
-		if from <= tip.number {
-			replays = append(replays, logsReplay{feed: fd, logs: []logEvent{{number: from}}})
-		} else {
-			replays = append(replays, logsReplay{feed: fd})
+		from := behind
+		if fd.told.back > 0 && !s.joined {
+			from = min(from, fd.told.back-1)
 		}
+		if fd.refusals > 0 {
+			from = min(from, fd.unread)
+		}
+		replays = append(replays, logsReplay{feed: fd, from: max(from, fd.since, fd.told.floor) + 1})
 	}
-	return replays, atOnce(len(replays), func(i int) (err error) {
+	return replays, atOnce(len(replays), fetchesAtOnce, func(i int) (err error) {
 		r := &replays[i]
-		if len(r.logs) == 0 {
+		if r.from > tip.number {
 			return nil
 		}
-		if r.logs, err = s.logsBetween(ctx, r.feed, r.logs[0].number, tip); err != nil {
+		if r.logs, err = s.logsBetween(ctx, r.feed, r.from, tip.number, next); err != nil {
+			if errors.As(err, &r.refused) && last && (s.joined || f.waits > 0) {
+				return nil // as others may, which are tried first when a source is new
+			}
+			if r.refused != nil && !last {
+				return fmt.Errorf("%w: %w", errMoved, err)
+			}
 			return err
 		}
 		for _, l := range r.logs {
@@ -206,18 +242,29 @@ func (f *follower) fetchLogs(ctx context.Context, s *source, next *blocks, behin
 	})
 }
 
+// refusedLogs is about a feed whose logs a backend will not tell. Where every new block's
+// are fetched, the next ones bring these along, a few times; else they are lost.
+func (f *follower) refusedLogs(s *source, r *logsReplay) {
+	fd := r.feed
+	if fd.refusals++; fd.refusals == 1 {
+		fd.unread = r.from - 1
+	}
+	if s.polls() && fd.refusals < pollFailures {
+		return
+	}
+	fd.refusals = 0
+	f.gap(fmt.Sprintf("the backend refused the logs of a filter (code %d)", r.refused.Code), fd)
+}
+
 // tell passes the logs on: first those whose blocks are gone, as a node that
 // reorganises does.
-func (r *logsReplay) tell(f *follower, chain *blocks, parted uint64) {
-	for _, l := range r.feed.told.orphans(parted, chain, f.present()) {
-		f.replayed(logs)
-		r.feed.emit(takenBack(l.raw), f.from)
-	}
+func (r *logsReplay) tell(f *follower, s *source, before, chain *blocks) {
+	r.feed.refusals, r.feed.told.back = 0, 0
+	f.takeBack(s, r.feed, r.feed.told.orphans(before, chain, s.number, true))
 	for _, l := range r.logs {
-		l.source = f.sources
-		if r.feed.told.take(l) {
+		if f.isNews(s, r.feed, l) {
 			f.replayed(logs)
-			r.feed.emit(l.raw, f.from)
+			r.feed.emit(l.raw, s.member.Name())
 		}
 	}
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gateway.internal/proxyd/backend"
@@ -16,11 +19,12 @@ import (
 type event struct {
 	feed   *feed // nil for heads
 	result []byte
+	mark   bool // neither, see source.mark
 }
 
 // maxWaiting bounds the events that wait while a gap is being closed. Beyond, the
 // source is given up, which loses nothing: what it would have brought is fetched.
-const maxWaiting = 4096
+const maxWaiting, maxWaitingBytes = 4096, 64 << 20
 
 // source is one backend that is followed: over its WebSocket connection, or by asking
 // it for its head again and again. The follower owns it.
@@ -33,30 +37,49 @@ type source struct {
 	lost    chan struct{} // closed when it can no longer be followed
 	once    sync.Once
 	reason  error // why
+	idsMu   sync.Mutex
 	ids     map[*feed]string
 	polling sync.WaitGroup
 	stop    context.CancelFunc
 	ctx     context.Context
 
-	joined bool    // it has caught up with what clients were told
-	held   []event // came before that
-	shaped bool    // its live heads were looked at
-	newer  uint64  // the head that it has and did not tell of, 0 for none
-	missed int     // heads in a row that could not be reached
+	served map[*feed]bool
+	marks  int            // that were set and did not come by yet
+	bytes  atomic.Int64   // of the events that wait
+	asking map[*feed]bool // whose subscriptions are being made
+	asked  chan asked     // what became of them
+	number int            // of the source, among all that there were
+	// waiting is true while a feed waits for a backend with a socket.
+	waiting bool
+	joined  bool    // it has caught up with what clients were told
+	held    []event // came before that
+	shaped  bool    // its live heads were looked at
+	newer   uint64  // the head that it has and did not tell of, 0 for none
+	missed  int     // heads in a row that could not be reached
 }
 
 var (
 	errOverflow = errors.New("more events came than could be taken")
 	errSilent   = errors.New("it has newer blocks but told of none")
+	errEnded    = errors.New("it has ended a subscription")
 )
 
 // openSource begins to follow a member's heads.
 func openSource(ctx context.Context, m *group.Member, polls bool, o *Options) (*source, error) {
-	s := &source{member: m, opts: o, began: time.Now(), events: make(chan event, maxWaiting), lost: make(chan struct{}), ids: make(map[*feed]string)}
+	s := &source{
+		member: m, opts: o, began: time.Now(), events: make(chan event, maxWaiting), lost: make(chan struct{}), ids: make(map[*feed]string),
+		served: make(map[*feed]bool), asking: make(map[*feed]bool), asked: make(chan asked, subscribesAtOnce),
+	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	if polls {
 		s.polling.Go(s.poll)
 		return s, nil
+	}
+	if wait := time.Until(m.SocketStatus().RetryAt); wait > 0 { // soon: see choices
+		select {
+		case <-time.After(min(wait, soon)):
+		case <-ctx.Done():
+		}
 	}
 	socket, err := m.Socket(ctx)
 	if err != nil {
@@ -71,7 +94,7 @@ func openSource(ctx context.Context, m *group.Member, polls bool, o *Options) (*
 		case <-s.ctx.Done():
 		}
 	})
-	if err := s.subscribe(ctx, nil, headsSpec); err != nil {
+	if err := s.subscribe(nil, headsSpec); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -101,20 +124,20 @@ func (s *source) isLost() bool {
 }
 
 // subscribe makes a subscription; f is nil for heads. A refusal is an *upstreamError.
-func (s *source) subscribe(ctx context.Context, f *feed, what spec) error {
+func (s *source) subscribe(f *feed, what spec) error {
 	if s.polls() {
 		if what.kind != heads && what.kind != logs {
 			return errNeedSocket
 		}
 		return nil // made from what is asked for
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.opts.CallTimeout)
+	ctx, cancel := context.WithTimeout(s.ctx, s.opts.CallTimeout)
 	defer cancel()
 	id, err := s.socket.Subscribe(ctx, what.params, func(result []byte) {
-		select {
-		case s.events <- event{f, result}:
-		default:
-			s.end(errOverflow)
+		if result == nil {
+			s.end(errEnded)
+		} else {
+			s.queue(event{feed: f, result: result})
 		}
 	})
 	var refused *backend.RPCError
@@ -124,27 +147,70 @@ func (s *source) subscribe(ctx context.Context, f *feed, what spec) error {
 	case err != nil:
 		return err
 	}
+	s.idsMu.Lock()
 	s.ids[f] = id
+	s.idsMu.Unlock()
 	s.opts.Metrics.upstream.WithLabelValues(s.member.Name()).Inc()
 	return nil
 }
 
+// asked is what became of a feed's subscription.
+type asked struct {
+	feed *feed
+	err  error
+}
+
+// subscribesAtOnce bounds the subscriptions that are made at a time.
+const subscribesAtOnce = 64
+
+// begin makes a feed's subscription, for the follower to hear of at s.asked. It does not
+// wait: events go on meanwhile.
+func (s *source) begin(f *feed) {
+	s.asking[f] = true
+	s.polling.Go(func() {
+		defer s.recovered()
+		err := s.subscribe(f, f.spec)
+		if err != nil && !isRefusal(err) && !s.isLost() {
+			// Nobody knows yet whether it is the backend that fails, or only that it
+			// leaves such a subscription without an answer.
+			ctx, cancel := context.WithTimeout(s.ctx, min(s.opts.CallTimeout, 2*time.Second))
+			defer cancel()
+			if _, broken := s.latest(ctx); broken != nil {
+				s.end(err)
+			} else {
+				err = errUnanswered
+			}
+		}
+		s.asked <- asked{f, err}
+	})
+}
+
+// isRefusal reports whether an error says that a subscription cannot be had here, and
+// nothing about the backend.
+func isRefusal(err error) bool {
+	var refused *upstreamError
+	return errors.As(err, &refused) || errors.Is(err, errNeedSocket) || errors.Is(err, errUnanswered)
+}
+
 // unsubscribe ends a feed's subscription.
 func (s *source) unsubscribe(f *feed) {
+	s.idsMu.Lock()
 	id, ok := s.ids[f]
+	delete(s.ids, f)
+	s.idsMu.Unlock()
 	if !ok {
 		return
 	}
-	delete(s.ids, f)
 	s.opts.Metrics.upstream.WithLabelValues(s.member.Name()).Dec()
-	ctx, cancel := context.WithTimeout(s.ctx, s.opts.CallTimeout)
-	defer cancel()
-	s.socket.Unsubscribe(ctx, id)
+	s.socket.Unsubscribe(id)
 }
 
 // close ends the source's subscriptions and waits for what it runs.
 func (s *source) close() {
-	for f := range s.ids {
+	s.idsMu.Lock()
+	feeds := slices.Collect(maps.Keys(s.ids))
+	s.idsMu.Unlock()
+	for _, f := range feeds {
 		s.unsubscribe(f)
 	}
 	s.stop()
@@ -168,6 +234,39 @@ func (s *source) ask(ctx context.Context, method, params string) ([]byte, error)
 	}
 	reply := s.member.OwnLarge(ctx, method, params, s.opts.CallTimeout)
 	return reply.Result, reply.Err
+}
+
+// queue has an event wait for the follower. Once one was dropped none follows, since it
+// would hide the hole. One goroutine at a time may call it.
+func (s *source) queue(e event) {
+	if s.isLost() {
+		return
+	}
+	if s.bytes.Add(int64(len(e.result))) > maxWaitingBytes {
+		s.end(errOverflow)
+		return
+	}
+	select {
+	case s.events <- e:
+	default:
+		s.end(errOverflow)
+	}
+}
+
+// mark is latest, and makes what the source told of before its answer old news: it is
+// told in the order in which it came, and the head is the later word.
+func (s *source) mark(ctx context.Context) (head, error) {
+	if s.polls() {
+		return s.latest(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.CallTimeout)
+	defer cancel()
+	raw, err := s.socket.AskThen(ctx, "eth_getBlockByNumber", `["latest",false]`, func() { s.queue(event{mark: true}) })
+	if err != nil {
+		return head{}, err
+	}
+	s.marks++
+	return s.asHead(raw, "the latest")
 }
 
 // latest returns the source's head, as a whole block.
@@ -198,24 +297,38 @@ func (s *source) header(ctx context.Context, method, params string) (head, error
 	if err != nil {
 		return head{}, err
 	}
+	return s.asHead(raw, params)
+}
+
+func (s *source) asHead(raw []byte, which string) (head, error) {
 	h, ok := parseHead(raw)
 	if !ok {
-		return head{}, fmt.Errorf("backend %s: %s%s: no block", s.member.Name(), method, params)
+		return head{}, fmt.Errorf("backend %s: block %s: not there, or no block", s.member.Name(), which)
 	}
 	h.whole = true
 	return h, nil
 }
 
-// logsBetween returns the logs of a filter from a block to the head. Those of the head
-// alone are asked for by its hash: behind one URL may stand several nodes, and one that
-// does not know the block yet says so, where it would take a range for empty.
-func (s *source) logsBetween(ctx context.Context, f *feed, from uint64, head block) ([]logEvent, error) {
-	to := head.number
+// logsBetween returns the logs of a filter in a range of a chain's blocks. Those of one
+// block are asked for by its hash: behind one URL may stand several nodes, and one that
+// does not know the block yet says so, where it would take a range for empty. A range that
+// is refused is halved.
+func (s *source) logsBetween(ctx context.Context, f *feed, from, to uint64, chain *blocks) ([]logEvent, error) {
 	params := fmt.Sprintf(`[{"fromBlock":"0x%x","toBlock":"0x%x"%s}]`, from, to, f.members)
-	if from == to {
-		params = fmt.Sprintf(`[{"blockHash":%s%s}]`, head.hash, f.members)
+	if one, ok := chain.at(from); ok && from == to {
+		params = fmt.Sprintf(`[{"blockHash":%s%s}]`, one.hash, f.members)
 	}
 	raw, err := s.ask(ctx, "eth_getLogs", params)
+	var refused *backend.RPCError
+	if errors.As(err, &refused) && from < to {
+		middle := from + (to-from)/2
+		first, err := s.logsBetween(ctx, f, from, middle, chain)
+		if err != nil {
+			return nil, err
+		}
+		second, err := s.logsBetween(ctx, f, middle+1, to, chain)
+		return append(first, second...), err
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -256,12 +369,7 @@ func (s *source) poll() {
 		default:
 			if failures = 0; h.hash != told {
 				told = h.hash
-				select {
-				case s.events <- event{nil, h.raw}:
-				default:
-					s.end(errOverflow)
-					return
-				}
+				s.queue(event{result: h.raw})
 			}
 		}
 	}

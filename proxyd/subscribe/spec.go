@@ -125,8 +125,8 @@ func logsSpec(options []json.RawMessage) (spec, error) {
 			return invalid("%s does not go with a subscription, which begins now: ask eth_getLogs for what was before", name)
 		}
 	}
-	addresses, ok := words(in.Address, 20)
-	if !ok {
+	addresses, any, ok := words(in.Address, 20)
+	if any && len(in.Address) > 0 && in.Address[0] == '[' || !ok {
 		return invalid("address must be an address or a list of them")
 	}
 	if len(in.Topics) > 4 {
@@ -139,11 +139,11 @@ func logsSpec(options []json.RawMessage) (spec, error) {
 	if len(in.Topics) > 0 {
 		topics := make([]string, len(in.Topics))
 		for i, t := range in.Topics {
-			alternatives, ok := words(t, 32)
+			alternatives, any, ok := words(t, 32)
 			if !ok {
 				return invalid("topics[%d] must be null, a topic or a list of them", i)
 			}
-			if topics[i] = "null"; len(alternatives) > 0 {
+			if topics[i] = "null"; !any && len(alternatives) > 0 {
 				topics[i] = list(alternatives)
 			}
 		}
@@ -158,13 +158,8 @@ func logsSpec(options []json.RawMessage) (spec, error) {
 }
 
 // words reads null, a hexadecimal string of so many bytes, or a list of them, in
-// order and without repetitions; none stand for any. A null in the list does too.
-func words(raw json.RawMessage, size int) (list []string, ok bool) {
-	raw = bytes.TrimSpace(raw)
-	if len(raw) == 0 || string(raw) == "null" {
-		return nil, true
-	}
-	any := false
+// order and without repetitions. any says that there was a null.
+func words(raw json.RawMessage, size int) (list []string, any, ok bool) {
 	word := func(value []byte) bool {
 		if string(value) == "null" {
 			any = true
@@ -178,22 +173,21 @@ func words(raw json.RawMessage, size int) (list []string, ok bool) {
 		list = append(list, text)
 		return true
 	}
-	if raw[0] != '[' {
+	raw = bytes.TrimSpace(raw)
+	switch {
+	case len(raw) == 0:
+		return nil, true, true
+	case raw[0] != '[':
 		ok = word(raw)
-		return list, ok
+		return list, any, ok
 	}
 	ok = true
-	if !jsonrpc.Elements(raw, func(value []byte) bool {
+	isList := jsonrpc.Elements(raw, func(value []byte) bool {
 		ok = word(value)
 		return ok
-	}) {
-		return nil, false
-	}
-	if any {
-		return nil, ok
-	}
+	})
 	slices.Sort(list)
-	return slices.Compact(list), ok
+	return slices.Compact(list), any, ok && isList
 }
 
 // list writes words as a JSON array; a single one too.

@@ -47,6 +47,20 @@ type Result struct {
 	// first client's on.
 	Heads         int `json:"heads,omitempty"`
 	Subscriptions int `json:"upstream_subscriptions,omitempty"`
+	// Listeners are the WebSockets that listened to heads and logs while upstreams
+	// were killed. Closed are those that did not stay open; Missed, Twice and
+	// Disordered are the events that the others did not get, got more than once or
+	// after later ones. All of these are also in Failed or Wrong.
+	Listeners  int `json:"listeners,omitempty"`
+	Closed     int `json:"closed,omitempty"`
+	Missed     int `json:"missed,omitempty"`
+	Twice      int `json:"twice,omitempty"`
+	Disordered int `json:"disordered,omitempty"`
+	// Felt is for each upstream that was killed how much longer than between two
+	// blocks a listener waited for an event at most, in microseconds; Calm is that
+	// while none was down.
+	Felt []float64 `json:"felt_us,omitempty"`
+	Calm float64   `json:"calm_us,omitempty"`
 }
 
 // Sum adds up counts.
