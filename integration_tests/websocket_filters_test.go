@@ -14,7 +14,8 @@ import (
 type filterClient struct {
 	*process
 	in    io.WriteCloser
-	taken int // lines
+	taken int  // lines
+	more  bool // there may be more blocks than were asked for
 }
 
 // filterChanges is what is new to one pair of filters.
@@ -74,7 +75,8 @@ func (c *filterClient) poll(t *testing.T, when string, blocks int, events ...int
 		t.Errorf("%s, %s: %+v", c.name, when, a)
 	}
 	for i, f := range a.Filters {
-		if got := f.values(); len(f.Blocks) != blocks || !slices.Equal(got, events) {
+		// geth may have mined blocks without events between.
+		if got := f.values(); len(f.Blocks) < blocks || len(f.Blocks) > blocks && !c.more || !slices.Equal(got, events) {
 			t.Errorf("%s, %s: filter %d told of %d blocks and events %v, want %d and %v", c.name, when, i, len(f.Blocks), got, blocks, events)
 		}
 	}
@@ -160,6 +162,9 @@ func TestFiltersOfTheGatewayLoseNothingWhenABackendDies(t *testing.T) {
 				s.mined(t, []signedTx{{Hash: s.sent[len(s.sent)-1]}})
 			}
 			clients := []*filterClient{startFilterClient(t, g.url, s.contract), startFilterClient(t, g.ws(), s.contract)}
+			for _, c := range clients {
+				c.more = kind == "geth"
+			}
 			poll := func(when string, blocks int, events ...int) {
 				t.Helper()
 				for _, c := range clients {
@@ -182,7 +187,7 @@ func TestFiltersOfTheGatewayLoseNothingWhenABackendDies(t *testing.T) {
 			poll("nothing new", 0)
 			for _, c := range clients {
 				for i, f := range c.do(t, "logs").Filters {
-					if got := f.values(); !slices.Equal(got, []int{2, 1}) { // without fromBlock it is of the last block, as nodes have it
+					if got := f.values(); !slices.Equal(got, []int{2, 1}) && !(c.more && len(got) == 0) { // without fromBlock it is of the last block, as nodes have it
 						t.Errorf("%s: eth_getFilterLogs of filter %d: %v", c.name, i, got)
 					}
 				}

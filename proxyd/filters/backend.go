@@ -61,14 +61,19 @@ func (f *Filters) forward(ctx context.Context, s step, next jsonrpc.Handler) {
 // so, and wait for ever when they are told to come again.
 func isAway(err error) bool {
 	var nobody *group.Unserviceable
-	if !errors.As(err, &nobody) || len(nobody.Reasons) == 0 {
+	if !errors.As(err, &nobody) {
 		return false
 	}
+	away := false
 	for _, reason := range nobody.Reasons {
 		var failed *backend.Error
-		if !errors.As(reason, &failed) || failed.Kind != backend.Refused && failed.Kind != backend.Network {
+		if !errors.As(reason, &failed) {
+			continue // what the group says besides
+		}
+		if failed.Kind != backend.Refused && failed.Kind != backend.Network {
 			return false
 		}
+		away = true
 	}
-	return true
+	return away
 }

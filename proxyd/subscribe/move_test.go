@@ -48,10 +48,7 @@ func TestSubscriptionsMoveWhenTheirBackendFails(t *testing.T) {
 		},
 		"no head": func(w *world, n *node) {
 			n.relay.changes(func(m string) ([]string, bool) {
-				if strings.Contains(m, "parentHash") {
-					m = strings.Replace(m, "parentHash", "parent", 1)
-				}
-				return []string{m}, false
+				return []string{strings.Replace(m, "parentHash", "parent", 1)}, false
 			})
 		},
 		"unfit": func(w *world, n *node) { w.members[0].Unfit("test", "it is to be"); n.is(devchain.FaultMute) },

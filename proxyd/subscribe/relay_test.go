@@ -45,15 +45,6 @@ func (r *relay) changes(change func(message string) (instead []string, cut bool)
 	r.change = change
 }
 
-// drop resets all sockets.
-func (r *relay) drop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for c := range r.conns {
-		resetNow(c.outer)
-	}
-}
-
 type keptConn struct {
 	http.ResponseWriter
 	conn net.Conn
