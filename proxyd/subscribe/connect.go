@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"gateway.internal/proxyd/group"
@@ -98,7 +99,7 @@ var errBehind = errors.New("it is behind other backends")
 func (f *follower) open(c choice) (*source, error) {
 	ctx, cancel := context.WithTimeout(f.hub.base, f.opts.ReplayTimeout)
 	defer cancel()
-	s, err := openSource(ctx, c.member, c.polls, f.opts)
+	s, err := openSource(f.hub.base, ctx, c.member, c.polls, f.opts)
 	if err != nil {
 		return nil, err
 	}
@@ -130,22 +131,20 @@ func (f *follower) resume(s *source) error {
 	}
 	f.hub.mu.Unlock()
 	errs := make([]error, len(all))
+	var failed atomic.Int64
 	_ = atOnce(len(all), subscribesAtOnce, func(i int) error {
-		if all[i].kind != heads && !s.isLost() {
-			errs[i] = s.subscribe(all[i], all[i].spec)
+		if all[i].kind == heads || s.isLost() || 2*failed.Load() > int64(min(len(all), subscribesAtOnce)) {
+			return nil
+		}
+		if errs[i] = s.subscribe(all[i], all[i].spec); errs[i] != nil && !isRefusal(errs[i]) {
+			failed.Add(1)
 		}
 		return nil
 	})
-	failed := 0
-	for _, err := range errs {
-		if err != nil && !isRefusal(err) {
-			failed++
-		}
-	}
 	switch {
 	case s.isLost():
 		return s.reason
-	case 2*failed > len(all): // not for one that it leaves without an answer
+	case 2*failed.Load() > int64(min(len(all), subscribesAtOnce)): // not for one that it leaves without an answer
 		return errs[slices.IndexFunc(errs, func(err error) bool { return err != nil && !isRefusal(err) })]
 	}
 	var refused, lost []*feed

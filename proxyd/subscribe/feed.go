@@ -21,6 +21,7 @@ type feed struct {
 	err     error // why none did
 	paused  bool  // it waits for a backend with a socket
 
+	gone  bool   // it was dropped; what still comes is nobody's
 	since uint64 // the head when it began: logs of later blocks are its own
 	told  told   // for logs
 	// unread is the last block of which its logs were fetched, when those of later ones
@@ -65,13 +66,6 @@ func (f *feed) emptySince() (at time.Time, empty bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.emptied, len(f.subs) == 0
-}
-
-// expire ends the grace of a feed without clients.
-func (f *feed) expire() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.emptied = time.Time{}
 }
 
 // await waits until a backend serves the feed, or none will.

@@ -106,6 +106,7 @@ func (f *follower) sweep(s *source) {
 
 // drop forgets a feed; s is nil while nobody is followed.
 func (f *follower) drop(s *source, fd *feed) {
+	fd.gone = true
 	fd.told.forget(math.MaxUint64)
 	if s == nil {
 		return
@@ -213,6 +214,10 @@ func short(err error) string {
 func (f *follower) adopt(s *source) bool {
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
+	for _, fd := range f.hub.gone {
+		f.drop(s, fd)
+	}
+	f.hub.gone = nil
 	for len(f.hub.fresh) > 0 && len(s.asking) < subscribesAtOnce { // the rest when these are answered
 		fd := f.hub.fresh[0]
 		f.hub.fresh = f.hub.fresh[1:]
@@ -258,6 +263,7 @@ func (f *follower) accept(s *source, fd *feed) {
 func (f *follower) take(s *source, e event) error {
 	s.bytes.Add(-int64(len(e.result)))
 	switch {
+	case e.feed != nil && e.feed.gone:
 	case e.mark:
 		s.marks--
 	case s.marks > 0 && (e.feed == nil || e.feed.kind == logs): // old news, see mark
@@ -284,7 +290,6 @@ func (f *follower) takeHead(s *source, raw []byte) error {
 		f.shape.learn(h.raw)
 		s.shaped = true
 	}
-	tip, _ := f.chain.tip()
 	switch {
 	case !s.joined:
 		return f.join(s, h)
@@ -295,11 +300,8 @@ func (f *follower) takeHead(s *source, raw []byte) error {
 		f.tellHead(s, h)
 		return nil
 	}
-	what := noLogs // which a source that reorganises tells by itself
-	if s.polls() || h.number > tip.number {
-		what = newLogs
-	}
-	err := f.reach(f.hub.base, s, h, what)
+	// A source that is not polled has left something out, and maybe logs too.
+	err := f.reach(f.hub.base, s, h, newLogs)
 	var gap errGap
 	switch {
 	case err == nil:

@@ -65,6 +65,7 @@ type Hub struct {
 	mu       sync.Mutex
 	feeds    map[string]*feed
 	fresh    []*feed // those that no source was asked for yet
+	gone     []*feed // those that had to make room for others
 	sessions map[jsonrpc.Session]map[string]*subscription
 	running  bool // the follower
 	closed   bool
@@ -258,8 +259,8 @@ func (h *Hub) join(sub *subscription, spec spec) error {
 	return nil
 }
 
-// hurry ends the grace of the feed that has been without clients for longest, and reports
-// whether there is one. The caller holds the lock.
+// hurry takes out the feed that has been without clients for longest, and reports whether
+// there was one. The caller holds the lock.
 func (h *Hub) hurry() bool {
 	var oldest *feed
 	var since time.Time
@@ -268,10 +269,11 @@ func (h *Hub) hurry() bool {
 			oldest, since = f, at
 		}
 	}
-	if oldest == nil || len(h.feeds) > h.opts.MaxFeeds+h.opts.MaxFeeds/10 {
+	if oldest == nil {
 		return false
 	}
-	oldest.expire()
+	delete(h.feeds, oldest.key)
+	h.gone = append(h.gone, oldest)
 	return true
 }
 

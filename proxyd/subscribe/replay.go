@@ -27,8 +27,8 @@ const overlap = 3
 type fetching uint8
 
 const (
-	noLogs fetching = iota
-	newLogs
+	// newLogs are those of blocks that are new to clients.
+	newLogs fetching = iota
 	// allLogs are those of the last blocks that clients know, too: the source before
 	// may not have told of all of them.
 	allLogs
@@ -87,21 +87,19 @@ func (f *follower) tryReach(ctx context.Context, s *source, h head, what fetchin
 	if len(path) > 0 {
 		parted = max(path[0].number, 1) - 1
 	}
-	var replays []logsReplay
-	if what != noLogs {
-		from := parted
-		if what == allLogs {
-			from = min(from, max(before.number, overlap)-overlap)
-		}
-		if replays, err = f.fetchLogs(ctx, s, &next, from, last); err != nil {
-			return err
-		}
+	from := parted
+	if what == allLogs {
+		from = min(from, max(before.number, overlap)-overlap)
+	}
+	replays, err := f.fetchLogs(ctx, s, &next, from, last)
+	if err != nil {
+		return err
 	}
 	for _, b := range path {
 		f.tellHead(s, b)
 	}
 	for _, r := range replays {
-		if r.refused == nil {
+		if r.failed == nil {
 			r.tell(f, s, &was, &next)
 		} else {
 			f.refusedLogs(s, &r)
@@ -195,14 +193,14 @@ func atOnce(n, most int, do func(i int) error) error {
 
 // logsReplay are the logs of one feed in the fetched range.
 type logsReplay struct {
-	feed    *feed
-	from    uint64
-	logs    []logEvent
-	refused *backend.RPCError // the backend will not tell them
+	feed   *feed
+	from   uint64
+	logs   []logEvent
+	failed error // the backend will not tell them
 }
 
 // fetchLogs fetches for each feed of logs what lies behind a block. What a backend
-// refuses to tell one feed is no other's loss; last says that it is not asked again.
+// does not tell one feed is no other's loss; last says that it is not asked again.
 func (f *follower) fetchLogs(ctx context.Context, s *source, next *blocks, behind uint64, last bool) ([]logsReplay, error) {
 	tip, _ := next.tip()
 	var replays []logsReplay
@@ -219,19 +217,21 @@ func (f *follower) fetchLogs(ctx context.Context, s *source, next *blocks, behin
 		}
 		replays = append(replays, logsReplay{feed: fd, from: max(from, fd.since, fd.told.floor) + 1})
 	}
-	return replays, atOnce(len(replays), fetchesAtOnce, func(i int) (err error) {
+	return replays, atOnce(len(replays), subscribesAtOnce, func(i int) (err error) {
 		r := &replays[i]
 		if r.from > tip.number {
 			return nil
 		}
 		if r.logs, err = s.logsBetween(ctx, r.feed, r.from, tip.number, next); err != nil {
-			if errors.As(err, &r.refused) && last && (s.joined || f.waits > 0) {
-				return nil // as others may, which are tried first when a source is new
-			}
-			if r.refused != nil && !last {
+			var refused *backend.RPCError
+			switch {
+			case errors.As(err, &refused) && !last:
 				return fmt.Errorf("%w: %w", errMoved, err)
+			case !s.isLost() && (s.joined || f.waits > 0):
+				r.failed = err
+				return nil
 			}
-			return err
+			return err // others may, which are tried first when a source is new
 		}
 		for _, l := range r.logs {
 			if known, ok := next.at(l.number); ok && known.hash != l.hash {
@@ -253,7 +253,8 @@ func (f *follower) refusedLogs(s *source, r *logsReplay) {
 		return
 	}
 	fd.refusals = 0
-	f.gap(fmt.Sprintf("the backend refused the logs of a filter (code %d)", r.refused.Code), fd)
+	f.opts.Log.Warn("backend does not tell the logs of a filter", "backend_group", f.opts.Group.Name(), "backend", s.member.Name(), "error", short(r.failed))
+	f.gap("the backend did not tell the logs of a filter", fd)
 }
 
 // tell passes the logs on: first those whose blocks are gone, as a node that

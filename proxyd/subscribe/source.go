@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,13 +62,13 @@ var (
 	errEnded    = errors.New("it has ended a subscription")
 )
 
-// openSource begins to follow a member's heads.
-func openSource(ctx context.Context, m *group.Member, polls bool, o *Options) (*source, error) {
+// openSource begins to follow a member's heads, until base ends; ctx bounds the opening.
+func openSource(base, ctx context.Context, m *group.Member, polls bool, o *Options) (*source, error) {
 	s := &source{
 		member: m, opts: o, began: time.Now(), events: make(chan event, maxWaiting), lost: make(chan struct{}), ids: make(map[*feed]string),
 		served: make(map[*feed]bool), asking: make(map[*feed]bool), asked: make(chan asked, subscribesAtOnce),
 	}
-	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.ctx, s.stop = context.WithCancel(base)
 	if polls {
 		s.polling.Go(s.poll)
 		return s, nil
@@ -207,14 +205,11 @@ func (s *source) unsubscribe(f *feed) {
 
 // close ends the source's subscriptions and waits for what it runs.
 func (s *source) close() {
-	s.idsMu.Lock()
-	feeds := slices.Collect(maps.Keys(s.ids))
-	s.idsMu.Unlock()
-	for _, f := range feeds {
+	s.stop()
+	s.polling.Wait() // subscriptions that are being made are known then
+	for f := range s.ids {
 		s.unsubscribe(f)
 	}
-	s.stop()
-	s.polling.Wait()
 }
 
 // abandon is close for a source whose socket is not to be trusted any more.

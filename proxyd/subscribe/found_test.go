@@ -1,0 +1,172 @@
+package subscribe
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gateway.internal/proxyd/backend"
+)
+
+func TestFeedsInGraceMakeRoomForOthers(t *testing.T) {
+	w := newWorld(t, 1, setting{hub: func(o *Options) { o.MaxFeeds, o.Grace, o.MaxPerSession = 100, 10*time.Second, 1000 }})
+	s := w.session()
+	for i := range 100 {
+		s.subscribe(`["logs",{"address":["0x` + address(i) + `"]}]`)
+	}
+	s.end()
+	time.Sleep(100 * time.Millisecond)
+	b := w.session()
+	refused := 0
+	for i := range 90 {
+		if _, err := b.trySubscribe(`["logs",{"address":["0x` + address(1000+i) + `"]}]`); err != nil {
+			refused++
+		}
+	}
+	if refused > 0 {
+		t.Errorf("%d of 90 were refused", refused)
+	}
+}
+
+func TestFilterThatIsNotAnsweredCostsNobodyElse(t *testing.T) {
+	for _, how := range []string{"silent", "large"} {
+		t.Run(how, func(t *testing.T) {
+			w := newWorld(t, 2, setting{relays: true, noHTTP: true, backend: func(i int, o *backend.Options) {
+				if how == "large" {
+					o.MaxResponseSize = 20000
+				}
+			}})
+			s, bad := w.session(), w.session()
+			hs := s.subscribe(`["newHeads"]`)
+			if how == "silent" {
+				bad.subscribe(`["logs",{"address":["0x` + address(7) + `"]}]`)
+			} else {
+				bad.subscribe(everyLog)
+			}
+			w.mine(5, hs)
+			for _, n := range w.nodes {
+				re := regexp.MustCompile(`"result":\[`)
+				n.relay.changes(func(m string) ([]string, bool) {
+					if re.MatchString(m) && !strings.Contains(m, "eth_subscription") {
+						if how == "silent" {
+							return nil, false
+						}
+						return []string{strings.Replace(m, `"result":[`, `"result":[`+strings.Repeat(" ", 30000), 1)}, false
+					}
+					return []string{m}, false
+				})
+			}
+			w.nodes[0].DropSockets()
+			w.chain.Mine(2)
+			for end := time.Now().Add(25 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+				if len(s.lostFor()) > 0 {
+					t.Fatalf("the innocent client lost: %q", s.lostFor())
+				}
+				if hs.agrees(w.chain) == nil {
+					return
+				}
+			}
+			t.Fatal("no heads in 25 s")
+		})
+	}
+}
+
+// Close while a source is being opened
+func TestCloseDoesNotWaitForASourceThatIsBeingOpened(t *testing.T) {
+	w := newWorld(t, 2, setting{relays: true, hub: func(o *Options) { o.CallTimeout, o.MaxPerSession = time.Second, 1000 }})
+	s := w.session()
+	hs := s.subscribe(`["newHeads"]`)
+	for i := range 300 {
+		s.subscribe(`["logs",{"address":["0x` + address(i) + `"]}]`)
+	}
+	w.mine(2, hs)
+	var n atomic.Int64
+	for _, nd := range w.nodes {
+		nd.relay.changes(func(m string) ([]string, bool) {
+			if strings.Contains(m, `"result":"0x`) && n.Add(1) > 1 {
+				return nil, false
+			}
+			return []string{m}, false
+		})
+	}
+	w.nodes[0].DropSockets()
+	w.nodes[0].goDown()
+	time.Sleep(1200 * time.Millisecond)
+	at := time.Now()
+	w.Hub.Close()
+	if took := time.Since(at); took > 500*time.Millisecond {
+		t.Errorf("Close took %v, with a CallTimeout of 1 s", took)
+	}
+}
+
+func TestSourceThatIsLeftWhileAskingLeavesNothingUpstream(t *testing.T) {
+	w := newWorld(t, 1, setting{relays: true})
+	var delay atomic.Int64
+	w.nodes[0].relay.changes(func(m string) ([]string, bool) {
+		if strings.Contains(m, `"result":"0x`) {
+			time.Sleep(time.Duration(delay.Load()))
+		}
+		return []string{m}, false
+	})
+	leaks := 0
+	for round := range 40 {
+		m := w.members[0]
+		o := w.Hub.opts
+		s, err := openSource(t.Context(), t.Context(), m, false, &o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		delay.Store(int64(200 * time.Microsecond))
+		for i := range 60 {
+			sp, _ := parseSpec([]byte(`["logs",{"address":["0x` + address(round*100+i) + `"]}]`))
+			s.begin(newFeed(sp, o.Metrics))
+		}
+		time.Sleep(time.Duration(round) * 300 * time.Microsecond)
+		s.close()
+		if n := len(s.ids); n > 0 {
+			leaks += n
+		}
+		delay.Store(0)
+	}
+	if leaks > 0 {
+		t.Errorf("%d subscriptions stay upstream; gauge %v", leaks, w.metric("backend_subscriptions"))
+	}
+}
+
+func TestEventOfAFeedThatIsGoneIsNotRemembered(t *testing.T) {
+	w := newWorld(t, 1, setting{})
+	w.Hub.opts.Grace = time.Nanosecond
+	f := newFollower(w.Hub)
+	s := &source{opts: f.opts, member: w.members[0], served: map[*feed]bool{}, ids: map[*feed]string{}, asking: map[*feed]bool{}, joined: true}
+	sp, _ := parseSpec([]byte(everyLog))
+	fd := newFeed(sp, f.opts.Metrics)
+	fd.told.all = &f.told
+	f.accept(s, fd)
+	f.drop(s, fd)
+	raw := []byte(`{"blockNumber":"0x5","logIndex":"0x0","blockHash":"0x` + strings.Repeat("ab", 32) + `"}`)
+	_ = f.take(s, event{feed: fd, result: raw})
+	if f.told != 0 {
+		t.Errorf("%d bytes are counted for a feed that is gone", f.told)
+	}
+}
+
+func TestReorganisationOfWhichOnlyTheLastHeadCame(t *testing.T) {
+	w := newWorld(t, 1, setting{relays: true, hub: func(o *Options) { o.HeadStall = 5 * time.Second }})
+	s := w.session()
+	all := []*sub{s.subscribe(`["newHeads"]`), s.subscribe(everyLog)}
+	w.mine(6, all...)
+	head := w.chain.Head()
+	w.nodes[0].relay.changes(func(m string) ([]string, bool) {
+		if strings.Contains(m, "eth_subscription") && !strings.Contains(m, fmt.Sprintf(`"number":"0x%x"`, head)) {
+			return nil, false
+		}
+		return []string{m}, false
+	})
+	w.chain.Reorg(3, 3)
+	time.Sleep(100 * time.Millisecond)
+	w.nodes[0].relay.changes(nil)
+	w.mine(6, all...)
+}
