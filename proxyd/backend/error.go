@@ -93,6 +93,12 @@ func wrongChain(got, want uint64) error {
 	return fmt.Errorf("serves chain id %d, not %d", got, want)
 }
 
+// IsTooLarge reports whether an answer was over max_response_size_bytes.
+func IsTooLarge(err error) bool {
+	var e *Error
+	return errors.Is(err, errTooLarge) || errors.As(err, &e) && e.Kind == TooLarge
+}
+
 // aboutRequest reports whether the backend, or a front before it, refused the
 // request for its size or form. That is the client's doing: other backends may
 // have other limits, and this one is well.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,7 @@ const (
 	socketIdle = time.Minute
 	// maxEarly is how many notifications are kept of subscriptions whose answer has
 	// not come yet.
-	maxEarly = 64
+	maxEarly = 1024
 )
 
 // Socket is a WebSocket connection to a backend. Calls and subscriptions share
@@ -39,7 +40,8 @@ type Socket struct {
 	err     error // why it is dead
 	waiters map[uint64]*waiter
 	subs    map[string]func(result []byte)
-	ending  map[string]bool // subscriptions that were ended of late
+	ended1  map[string]bool // subscriptions that were ended of late,
+	ended2  map[string]bool // and before these
 	asking  int             // subscriptions whose answer has not come
 	early   []earlyNotification
 }
@@ -63,7 +65,7 @@ type earlyNotification struct {
 func newSocket(b *Backend, conn *websocket.Conn) *Socket {
 	s := &Socket{
 		b: b, conn: conn, born: time.Now(), dead: make(chan struct{}), out: make(chan []byte, maxUnwritten),
-		waiters: make(map[uint64]*waiter), subs: make(map[string]func([]byte)), ending: make(map[string]bool),
+		waiters: make(map[uint64]*waiter), subs: make(map[string]func([]byte)), ended1: make(map[string]bool),
 	}
 	s.used.Store(s.born.UnixNano())
 	return s
@@ -348,12 +350,14 @@ func (s *Socket) Subscribe(ctx context.Context, params string, taken func(result
 	result, err := s.ask(ctx, "eth_subscribe", params, func(result []byte) {
 		id := string(result)
 		s.subs[id] = taken
-		delete(s.ending, id)
-		for _, n := range s.early { // some notify before they answer
+		delete(s.ended1, id)
+		delete(s.ended2, id)
+		s.early = slices.DeleteFunc(s.early, func(n earlyNotification) bool { // some notify before they answer
 			if n.id == id {
 				taken(n.result)
 			}
-		}
+			return n.id == id
+		})
 	}, func(result []byte) { s.unsubscribeLocked(string(result)) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -384,14 +388,15 @@ func (s *Socket) unsubscribeLocked(id string) {
 	case s.out <- jsonrpc.AppendRequest(nil, &jsonrpc.Call{Method: "eth_unsubscribe", Params: []byte("[" + id + "]")}, s.b.nextIDs(1)):
 	default: // what it still notifies of is dropped
 	}
-	if len(s.ending) == maxEnding {
-		clear(s.ending)
+	if len(s.ended1) == maxEnded {
+		s.ended1, s.ended2 = make(map[string]bool), s.ended1
 	}
-	s.ending[id] = true
+	s.ended1[id] = true
 }
 
-// maxEnding bounds the ended subscriptions whose last notifications are told apart.
-const maxEnding = 1024
+// maxEnded is how many ended subscriptions are remembered at least, and twice that at
+// most, so that their last notifications are told apart from early ones.
+const maxEnded = 10_000
 
 var errEarly = errors.New("too many notifications of subscriptions that were not answered yet")
 
@@ -402,7 +407,7 @@ func (s *Socket) notify(id string, result []byte) error {
 	switch taken := s.subs[id]; {
 	case taken != nil:
 		taken(result)
-	case s.asking == 0 || s.ending[id]:
+	case s.asking == 0 || s.ended1[id] || s.ended2[id]:
 	case len(s.early) == maxEarly: // one of them may be lost
 		return errEarly
 	default:

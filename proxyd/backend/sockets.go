@@ -155,8 +155,8 @@ func (k *sockets) open() {
 		if response != nil {
 			e.HTTP = response.StatusCode // of the refused upgrade
 		}
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			e.Kind = Timeout // however net/http puts it
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			e.Kind = Timeout // whichever of the two net/http calls it
 		}
 		err = e
 	}

@@ -307,7 +307,7 @@ func (s *source) asHead(raw []byte, which string) (head, error) {
 // logsBetween returns the logs of a filter in a range of a chain's blocks. Those of one
 // block are asked for by its hash: behind one URL may stand several nodes, and one that
 // does not know the block yet says so, where it would take a range for empty. A range that
-// is refused is halved.
+// is refused, or whose logs are too many, is halved.
 func (s *source) logsBetween(ctx context.Context, f *feed, from, to uint64, chain *blocks) ([]logEvent, error) {
 	params := fmt.Sprintf(`[{"fromBlock":"0x%x","toBlock":"0x%x"%s}]`, from, to, f.members)
 	if one, ok := chain.at(from); ok && from == to {
@@ -315,7 +315,7 @@ func (s *source) logsBetween(ctx context.Context, f *feed, from, to uint64, chai
 	}
 	raw, err := s.ask(ctx, "eth_getLogs", params)
 	var refused *backend.RPCError
-	if errors.As(err, &refused) && from < to {
+	if (errors.As(err, &refused) || backend.IsTooLarge(err)) && from < to {
 		middle := from + (to-from)/2
 		first, err := s.logsBetween(ctx, f, from, middle, chain)
 		if err != nil {
