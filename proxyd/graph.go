@@ -40,7 +40,10 @@ func backendStatus(g *group.Group, m *group.Member) server.BackendStatus {
 	b := m.Backend
 	standing, behind := g.Status(m)
 	trouble := b.Trouble()
-	head, _ := b.Head()
+	head, seen := b.Head()
+	if time.Since(seen) > headShown {
+		head = 0
+	}
 	reason := b.Unfitness()
 	if behind > 0 {
 		reason = fmt.Sprintf("%d blocks behind its group", behind)
@@ -52,6 +55,9 @@ func backendStatus(g *group.Group, m *group.Member) server.BackendStatus {
 	}
 }
 
+// headShown is how long a head is shown that nobody has looked at again.
+const headShown = 2 * time.Minute
+
 func socketStatus(b *backend.Backend) string {
 	s := b.SocketStatus()
 	switch {
@@ -59,8 +65,10 @@ func socketStatus(b *backend.Backend) string {
 		return ""
 	case s.Open:
 		return "open"
-	case s.Failures > 0:
+	case s.Failures > 0 && time.Now().Before(s.RetryAt):
 		return fmt.Sprintf("failed %d times in a row, again at %s: %v", s.Failures, stamp(s.RetryAt), s.Last)
+	case s.Failures > 0 && s.Last != nil:
+		return fmt.Sprintf("unused, the last one failed: %v", s.Last)
 	}
 	return "unused"
 }

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -112,21 +113,74 @@ func Quantity(result []byte) (n uint64, ok bool) {
 
 // NoteHead notes the number of the backend's latest block.
 func (b *Backend) NoteHead(number uint64) {
-	b.health.head.Store(&head{number, time.Now()})
+	h := &b.health.heads
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.seen) == maxHeads {
+		h.seen = append(h.seen[:0], h.seen[1:]...)
+	}
+	h.seen = append(h.seen, head{number, time.Now()})
 }
+
+// maxHeads is how many heads are remembered: heads are compared as of one moment, and
+// those of backends are seen at different ones.
+const maxHeads = 256
 
 type head struct {
 	number uint64
 	at     time.Time
 }
 
+type heads struct {
+	mu   sync.Mutex
+	seen []head
+}
+
 // Head is the number of the backend's latest block and when it was seen; the zero
-// time when no check has asked for it.
+// time when nobody has looked.
 func (b *Backend) Head() (number uint64, seen time.Time) {
-	if h := b.health.head.Load(); h != nil {
-		return h.number, h.at
+	h := &b.health.heads
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.seen) == 0 {
+		return 0, time.Time{}
 	}
-	return 0, time.Time{}
+	last := h.seen[len(h.seen)-1]
+	return last.number, last.at
+}
+
+// sameMoment is how far apart two looks may be for being called one.
+const sameMoment = 2 * time.Second
+
+// HeadAt is the backend's head at a moment, and the look behind it: between two looks
+// as if it grew steadily, after the last one that. Before the first one nothing is known
+// but what was seen at about the same moment.
+func (b *Backend) HeadAt(moment time.Time) (number uint64, seen time.Time) {
+	h := &b.health.heads
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	after := -1 // the first look that is not before the moment
+	for i, look := range slices.Backward(h.seen) {
+		if look.at.Before(moment) {
+			break
+		}
+		after = i
+	}
+	switch {
+	case len(h.seen) == 0 || after == 0 && h.seen[0].at.Sub(moment) > sameMoment:
+		return 0, time.Time{}
+	case after < 0:
+		after = len(h.seen) - 1
+		fallthrough
+	case after == 0:
+		return h.seen[after].number, h.seen[after].at
+	}
+	from, to := h.seen[after-1], h.seen[after]
+	if to.number < from.number || !to.at.After(from.at) {
+		return to.number, to.at
+	}
+	grown := float64(to.number-from.number) * float64(moment.Sub(from.at)) / float64(to.at.Sub(from.at))
+	return from.number + uint64(grown), to.at
 }
 
 // Changed receives when a failure counted against the backend or it was held

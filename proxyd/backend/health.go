@@ -62,7 +62,7 @@ type health struct {
 	suspect      atomic.Bool
 	suspectSince atomic.Int64
 
-	head    atomic.Pointer[head]
+	heads   heads
 	blamed  atomic.Uint64
 	changed chan struct{}
 

@@ -3,7 +3,6 @@ package backend
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"gateway.internal/proxyd/classify"
@@ -80,7 +79,7 @@ func (b *Backend) own(ctx context.Context, method, params string, try Try) Reply
 	case r.Err != nil:
 		reply.Err, reply.Canceled = r.Err, r.Err.Kind == Canceled
 	case r.Answer.Error != nil:
-		reply.Err = fmt.Errorf("%w, of class %s, to %s", &RPCError{Backend: b.opts.Name, Code: r.Answer.Code, Raw: r.Answer.Error}, r.Outcome.Class, method)
+		reply.Err = &RPCError{Backend: b.opts.Name, Method: method, Class: r.Outcome.Class, Code: r.Answer.Code, Raw: r.Answer.Error}
 	default:
 		reply.Result = r.Answer.Result
 	}

@@ -241,15 +241,21 @@ var errNoAnswer = errors.New("no answer in time")
 // RPCError is a JSON-RPC error that a backend answered to a call of the gateway's
 // own.
 type RPCError struct {
-	Backend string
-	Code    int64
+	Backend, Method string
+	// Class is what the error was taken for, "" where nobody asked.
+	Class string
+	Code  int64
 	// Raw is the error object, without secrets.
 	Raw []byte
 }
 
-// Error names the backend and the code.
+// Error names the backend, the method and the code.
 func (e *RPCError) Error() string {
-	return fmt.Sprintf("backend %s: JSON-RPC error %d", e.Backend, e.Code)
+	class := ""
+	if e.Class != "" {
+		class = " of class " + e.Class
+	}
+	return fmt.Sprintf("backend %s: %s answered an error%s, code %d", e.Backend, e.Method, class, e.Code)
 }
 
 // Ask makes a call of the gateway's own over the socket and returns the result. A
@@ -278,7 +284,7 @@ func (s *Socket) ask(ctx context.Context, method, params string, accepted, aband
 	w = &waiter{first: id, calls: 1, taken: func(frame []byte, err error) {
 		o := outcome{err: err}
 		if err == nil {
-			o.result, o.err = s.readReply(frame, id)
+			o.result, o.err = s.readReply(frame, id, method)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -317,7 +323,7 @@ func (s *Socket) ask(ctx context.Context, method, params string, accepted, aband
 	return nil, fmt.Errorf("backend %s: %s: %w", b.opts.Name, method, errNoAnswer)
 }
 
-func (s *Socket) readReply(frame []byte, id uint64) ([]byte, error) {
+func (s *Socket) readReply(frame []byte, id uint64, method string) ([]byte, error) {
 	r, err := jsonrpc.ParseReply(frame)
 	if err == nil && !isReplyTo(r, id) {
 		err = errWrongID
@@ -325,7 +331,7 @@ func (s *Socket) readReply(frame []byte, id uint64) ([]byte, error) {
 	if err == nil && r.Error != nil {
 		var e jsonrpc.ErrorObject
 		if e, err = jsonrpc.ParseError(r.Error); err == nil {
-			return nil, &RPCError{Backend: s.b.opts.Name, Code: e.Code, Raw: s.b.redact.raw(r.Error)}
+			return nil, &RPCError{Backend: s.b.opts.Name, Method: method, Code: e.Code, Raw: s.b.redact.raw(r.Error)}
 		}
 	}
 	if err != nil {

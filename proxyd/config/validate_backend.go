@@ -38,7 +38,7 @@ func (v *validator) backend(at path, b Backend) {
 	switch u, err := url.Parse(b.WSURL.Reveal()); {
 	case b.WSURL == "":
 	case err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https"):
-		v.warn(at.with("ws_url"), "is an %s URL, not ws:// or wss://: it will not be dialled", u.Scheme)
+		v.warn(at.with("ws_url"), "is an %s URL and will not be dialled: write ws:// or wss://; until then the backend is polled for subscriptions", u.Scheme)
 	default:
 		v.url(at.with("ws_url"), b.WSURL, "ws", "wss")
 	}

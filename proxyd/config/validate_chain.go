@@ -113,6 +113,9 @@ func (v *validator) chains() {
 			if _, ok := s.BackendGroups[g]; !ok {
 				v.fault(s.at.with("ws_backend_group"), "there is no backend group %q%s", g, didYouMean(g, s.BackendGroups))
 			}
+			if s.WSMethodWhitelist != nil && len(s.WSMethodWhitelist) == 0 {
+				v.warn(s.at.with("ws_method_whitelist"), "is empty: no method is served over WebSocket; without the key those that are mapped are, and subscriptions")
+			}
 			for i, method := range s.WSMethodWhitelist {
 				if err := jsonrpc.CheckPattern(method); err != nil {
 					v.fault(s.at.with("ws_method_whitelist", index(i)), "%v", err)

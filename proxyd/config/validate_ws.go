@@ -12,6 +12,9 @@ func (v *validator) webSocket(serves bool) {
 	if s.WSPort != 0 && s.WSPort == *s.RPCPort && (s.WSHost == s.RPCHost || everyHost(s.WSHost) || everyHost(s.RPCHost)) {
 		v.fault(at.with("ws_port"), "is the RPC port too, which takes WebSocket connections anyhow: remove it, or choose another")
 	}
+	if s.WSPort != 0 && v.c.Metrics.Enabled && s.WSPort == v.c.Metrics.Port && (s.WSHost == v.c.Metrics.Host || everyHost(s.WSHost) || everyHost(v.c.Metrics.Host)) {
+		v.fault(at.with("ws_port"), "is the port of metrics too: choose another")
+	}
 	for key, n := range map[string]int{
 		"max_client_ws_conns": s.MaxClientWSConns, "max_ws_conns_per_client": s.MaxWSConnsPerClient,
 	} {

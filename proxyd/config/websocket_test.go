@@ -137,7 +137,7 @@ func TestURLsOfABackend(t *testing.T) {
 		required = "backends.a.rpc_url: is required: the provider's http:// or https:// URL, or ws_url for calls over WebSocket"
 		noURL    = "backends.a.ws_url: is not a URL with a host that begins with ws:// or wss://"
 		noRPC    = "backends.a.rpc_url: is not a URL with a host that begins with http:// or https://"
-		not      = "URL, not ws:// or wss://: it will not be dialled"
+		not      = "URL and will not be dialled: write ws:// or wss://; until then the backend is polled for subscriptions"
 	)
 	for _, c := range []struct {
 		name, lines string
@@ -261,7 +261,7 @@ func TestWhitelistForSockets(t *testing.T) {
 	if _, got := said(t, "ws_method_whitelist = ['eth_chainId']\n"+rest); len(got) != 1 || got[0] != "warning: line 1: ws_method_whitelist: does nothing: it works only with ws_backend_group" {
 		t.Errorf("%q", got)
 	}
-	if _, got := said(t, "ws_backend_group = 'g'\nws_method_whitelist = []\n"+rest); len(got) != 0 {
+	if _, got := said(t, "ws_backend_group = 'g'\nws_method_whitelist = []\n"+rest); len(got) != 1 || !strings.Contains(got[0], "is empty: no method is served over WebSocket") {
 		t.Errorf("%q", got)
 	}
 }

@@ -15,16 +15,11 @@ func (g *Group) laggards(members []*Member, now time.Time) []*Member {
 	if g.opts.MaxBlockLag == nil {
 		return nil
 	}
-	heads := make([]uint64, 0, len(members))
-	for _, m := range members {
-		if head, known := g.head(m, now); known {
-			heads = append(heads, head)
-		}
-	}
-	best := groupHead(heads)
 	var out []*Member
+	var best uint64
 	for _, m := range members {
-		if head, known := g.head(m, now); known && best > head && best-head > *g.opts.MaxBlockLag {
+		behind, head := g.behind(m, members, now)
+		if best = max(best, head); behind > *g.opts.MaxBlockLag {
 			out = append(out, m)
 		}
 	}
@@ -32,10 +27,24 @@ func (g *Group) laggards(members []*Member, now time.Time) []*Member {
 	return out
 }
 
-// head is the number of a member's latest block, if it was seen of late.
-func (g *Group) head(m *Member, now time.Time) (number uint64, known bool) {
-	number, seen := m.Head()
-	return number, !seen.IsZero() && now.Sub(seen) <= g.opts.HeadMaxAge
+// behind is how many blocks a member is behind the best of members, and that one's head,
+// as far as they were known when the member's own head was seen: subscriptions tell of
+// heads at once, checks now and then.
+func (g *Group) behind(m *Member, members []*Member, now time.Time) (blocks, best uint64) {
+	own, seen := m.Head()
+	if seen.IsZero() || now.Sub(seen) > g.opts.HeadMaxAge {
+		return 0, 0
+	}
+	heads := make([]uint64, 0, len(members))
+	for _, other := range members {
+		if head, at := other.HeadAt(seen); !at.IsZero() && now.Sub(at) <= g.opts.HeadMaxAge {
+			heads = append(heads, head)
+		}
+	}
+	if best = groupHead(heads); best > own {
+		blocks = best - own
+	}
+	return blocks, best
 }
 
 // noteLag writes a line about those of members that fell behind, or have caught up;
@@ -79,18 +88,12 @@ func groupHead(heads []uint64) uint64 {
 
 // lag is how many blocks a member is behind the group, 0 when that is not known.
 func (g *Group) lag(m *Member, now time.Time) uint64 {
-	own, known := g.head(m, now)
-	if !known {
-		return 0
-	}
-	var heads []uint64
-	for _, m := range g.members {
-		if head, known := g.head(m, now); known && m.StandingAt(now).State <= backend.Trial {
-			heads = append(heads, head)
+	var members []*Member
+	for _, other := range g.members {
+		if other == m || other.StandingAt(now).State <= backend.Trial {
+			members = append(members, other)
 		}
 	}
-	if best := groupHead(heads); best > own {
-		return best - own
-	}
-	return 0
+	blocks, _ := g.behind(m, members, now)
+	return blocks
 }

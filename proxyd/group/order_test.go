@@ -369,6 +369,32 @@ func lagging(strategy string, most uint64) setting {
 	}}
 }
 
+func TestHeadsAreComparedAsOfOneMoment(t *testing.T) {
+	most := func(o *Options) { o.HeadMaxAge = time.Minute }
+	set := lagging("fallback", 5)
+	inBubble(t, 2, setting{group: func(o *Options) { set.group(o); most(o) }}, func(t *testing.T, w *world) {
+		lag := func(want uint64) {
+			t.Helper()
+			if got := w.lag(w.Members()[1], time.Now()); got != want {
+				t.Errorf("%d blocks behind, want %d", got, want)
+			}
+		}
+		w.heads(100, 100)
+		for n := range uint64(20) { // the first is followed, the second checked now and then
+			time.Sleep(time.Second)
+			w.backends[0].NoteHead(101 + n)
+			lag(0)
+		}
+		w.heads(0, 120)
+		lag(0)
+		time.Sleep(20 * time.Second)
+		w.heads(0, 130) // ten seconds late: between 120 and 140 of the first
+		time.Sleep(10 * time.Millisecond)
+		w.heads(140, 0)
+		lag(9)
+	})
+}
+
 func TestWhoLagsIsMeasuredAgainstTheGroup(t *testing.T) {
 	for _, c := range []struct {
 		name  string

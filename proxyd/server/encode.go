@@ -23,6 +23,8 @@ var (
 	errInternal     = errors.New("internal error")
 	errNoChain      = errors.New("no chain here: the path must name a chain")
 	errUnknownChain = errors.New("no such chain")
+	errSocketOrigin = errors.New("the page's origin may not open WebSocket connections here: it is not the host's, and not in cors_allowed_origins, and allow_all_origins is off")
+	errNoSockets    = errors.New("no WebSocket connections here: the chain has no ws_backend_group")
 	errNotify       = errors.New("notifications not supported: subscribe with eth_subscribe over WebSocket")
 	errDraining     = errors.New("the gateway is shutting down")
 	// The limits of sockets.
@@ -66,6 +68,8 @@ var plain = []struct {
 	{errUnknownChain, -32600, 404},
 	{jsonrpc.ErrNotAllowed, -32601, 403},
 	{errNotify, -32601, 200},
+	{errSocketOrigin, -32600, 403},
+	{errNoSockets, -32600, 405},
 	{jsonrpc.ErrBatchSize, -32014, 413},
 	{errBodyTooLarge, -32021, 413},
 	{errBodyTimeout, -32015, 408},

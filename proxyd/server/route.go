@@ -29,16 +29,17 @@ func (r *Routes) Map(pattern string, t *Target) { r.mapped.Set(pattern, t) }
 // socketRoutes are what differs over WebSocket.
 type socketRoutes struct {
 	allowed       jsonrpc.Patterns[bool]
+	all           bool    // that is mapped, and subscriptions
 	group         *Target // for what is allowed and not mapped
 	subscriptions *Target
 }
 
 // OverWebSocket returns the routes for WebSocket connections: the methods that
 // allowed names or catches go where they are mapped to, and those that are not mapped
-// to group; eth_subscribe and eth_unsubscribe go to subscriptions. Without allowed,
-// what is mapped is allowed, and subscriptions are.
+// to group; eth_subscribe and eth_unsubscribe go to subscriptions. Where allowed is
+// nil, what is mapped is allowed, and subscriptions are.
 func (r *Routes) OverWebSocket(allowed []string, group, subscriptions *Target) *Routes {
-	over := &Routes{mapped: r.mapped, table: r.table, socket: &socketRoutes{group: group, subscriptions: subscriptions}}
+	over := &Routes{mapped: r.mapped, table: r.table, socket: &socketRoutes{all: allowed == nil, group: group, subscriptions: subscriptions}}
 	for _, pattern := range allowed {
 		over.socket.allowed.Set(pattern, true)
 	}
@@ -53,16 +54,15 @@ func (r *Routes) overSocket(method string) (target *Target, pattern string) {
 	if method == "eth_unsubscribe" && !ok { // of one's own: whoever may begin may end
 		_, pattern, ok = w.allowed.Lookup("eth_subscribe")
 	}
-	any := w.allowed.Len() == 0
 	target, mappedBy, mapped := r.mapped.Lookup(method)
 	switch {
-	case !ok && !any, mapped && target.Handler == nil: // refused by the mapping
+	case !ok && !w.all, mapped && target.Handler == nil: // refused by the mapping
 		return nil, ""
 	case method == "eth_subscribe" || method == "eth_unsubscribe":
 		return w.subscriptions, method
 	case mapped:
 		return target, mappedBy
-	case any:
+	case w.all:
 		return nil, ""
 	}
 	return w.group, pattern

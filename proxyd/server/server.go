@@ -174,12 +174,12 @@ func New(o Options) *Server {
 			ch = &chain{routes: routes, metrics: of.metrics, log: of.log, top: of.top}
 		}
 		for _, path := range []string{path + "/", path + "/{key}"} {
-			r.Get(path, s.upgrades(ch))
-			ws.Get(path, s.upgrades(ch))
+			r.Get(path, s.upgrades(ch, of))
+			ws.Get(path, s.upgrades(ch, of))
 		}
 		if path != "" {
-			r.Get(path, s.upgrades(ch))
-			ws.Get(path, s.upgrades(ch))
+			r.Get(path, s.upgrades(ch, of))
+			ws.Get(path, s.upgrades(ch, of))
 		}
 	}
 	upgrade("", o.WSRoutes, s.top)

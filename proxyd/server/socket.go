@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -403,7 +405,11 @@ func (k *socket) end(code websocket.StatusCode, last func()) bool {
 // close ends the socket with a code and a reason for the client. It does not wait.
 func (k *socket) close(code websocket.StatusCode, reason string) {
 	if k.end(code, func() { _ = k.conn.Close(code, reason[:min(len(reason), maxCloseReason)]) }) {
-		k.ch.log.Debug("socket closed", "req_id", k.alone.RequestID, "auth", k.alone.Auth, "code", int(code), "reason", reason)
+		level := slog.LevelInfo
+		if code == websocket.StatusGoingAway {
+			level = slog.LevelDebug // all are told so
+		}
+		k.ch.logSocket(level, "socket closed", &k.alone, strconv.Itoa(int(code)), "code", int(code), "reason", reason)
 	}
 }
 

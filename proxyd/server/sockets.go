@@ -154,9 +154,18 @@ const farewell = 250 * time.Millisecond
 // goingAway is the reason that clients are told when the gateway stops.
 const goingAway = "the gateway is going away: connect again"
 
-// drain lets no more sockets in and closes those that are there, spread over a time
-// so that not all clients come back somewhere else at once.
+// drain closes sockets within a time. In the first third of it nothing happens, so that
+// load balancers notice first: who is closed then comes back somewhere else. Then no more
+// are let in, and those that are there are closed one after another, so that not all
+// clients come at once.
 func (k *sockets) drain(ctx context.Context, over time.Duration) {
+	notice := time.NewTimer(over / 3)
+	defer notice.Stop()
+	select {
+	case <-notice.C:
+	case <-ctx.Done():
+		return
+	}
 	k.mu.Lock()
 	k.over = true
 	k.mu.Unlock()
@@ -167,7 +176,7 @@ func (k *sockets) drain(ctx context.Context, over time.Duration) {
 	tick := time.NewTicker(drainTick)
 	defer tick.Stop()
 	for i, began := 0, time.Now(); i < len(list); {
-		due := min(len(list), 1+int(float64(len(list))*float64(time.Since(began))/float64(over*2/3)))
+		due := min(len(list), 1+int(float64(len(list))*float64(time.Since(began))/float64(over/2)))
 		for ; i < due; i++ {
 			one := list[i]
 			k.serving.Go(func() { one.goAway(websocket.StatusGoingAway, goingAway) })

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -10,11 +12,15 @@ import (
 	"gateway.internal/proxyd/jsonrpc"
 )
 
-// upgrades returns the handler of one chain's upgrades to WebSocket; ch is nil for a
-// chain that serves none.
-func (s *Server) upgrades(ch *chain) http.HandlerFunc {
+// upgrades returns the handler of one chain's upgrades to WebSocket; ch is nil where the
+// chain serves none, of is what serves its calls over HTTP.
+func (s *Server) upgrades(ch, of *chain) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if ch == nil || !wantsUpgrade(r) {
+		switch {
+		case wantsUpgrade(r) && ch == nil:
+			s.refuse(w, of, &jsonrpc.Client{Source: "ws", RequestID: requestID(r)}, errNoSockets)
+			return
+		case !wantsUpgrade(r):
 			w.Header().Set("Allow", http.MethodPost)
 			w.WriteHeader(http.StatusMethodNotAllowed)
 			return
@@ -40,6 +46,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, ch *chain) {
 	w.Header()["X-Request-Id"] = []string{client.RequestID}
 	refuse := func(err error) {
 		ch.metrics.socketRefused(s.judge(err).status)
+		ch.logSocket(slog.LevelInfo, "socket refused", &client, err.Error(), "error", err, "origin", printable(client.Origin))
 		s.refuse(w, ch, &client, err)
 	}
 	var ok bool
@@ -55,7 +62,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request, ch *chain) {
 		return
 	}
 	if !s.allowsOrigin(r) {
-		refuse(errOrigin)
+		refuse(errSocketOrigin)
 		return
 	}
 	if client.Addr, client.ForwardedFor, ok = s.address.client(r); !ok {
@@ -114,3 +121,22 @@ func matchesOrigin(allowed, origin string) bool {
 	}
 	return len(origin) >= len(before)+len(after) && strings.HasPrefix(origin, before) && strings.HasSuffix(origin, after)
 }
+
+// logSocket writes about a client's socket, a few lines a second of each sort.
+func (ch *chain) logSocket(level slog.Level, message string, client *jsonrpc.Client, sort string, attrs ...any) {
+	if !ch.log.Enabled(context.Background(), level) {
+		return
+	}
+	ok, dropped := ch.lines.Allow(message, sort)
+	if !ok {
+		return
+	}
+	attrs = append(attrs, "client", client.Addr.String(), "req_id", client.RequestID, "auth", client.Auth)
+	if dropped > 0 {
+		attrs = append(attrs, "lines_dropped_before", dropped)
+	}
+	ch.log.Log(context.Background(), level, message, attrs...)
+}
+
+// printable bounds what a client wrote, for a line.
+func printable(text string) string { return text[:min(len(text), 200)] }

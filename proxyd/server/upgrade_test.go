@@ -401,3 +401,35 @@ func TestNoUpgradesWhileDraining(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestEmptyWhitelistAllowsNothingOverWebSocket(t *testing.T) {
+	table, err := jsonrpc.NewTable(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := &Target{Handler: jsonrpc.HandlerFunc(func(context.Context, []*jsonrpc.Call) {})}
+	mapped := NewRoutes(table)
+	mapped.Map("eth_call", answers)
+	mapped.Map("eth_sign", &Target{})
+	for _, c := range []struct {
+		allowed []string
+		served  string
+	}{
+		{nil, "eth_call eth_subscribe eth_unsubscribe"},
+		{[]string{}, ""},
+		{[]string{"eth_chainId"}, "eth_chainId"},
+		{[]string{"eth_subscribe"}, "eth_subscribe eth_unsubscribe"},
+		{[]string{"eth_*"}, "eth_call eth_chainId eth_subscribe eth_unsubscribe"},
+	} {
+		routes := mapped.OverWebSocket(c.allowed, answers, answers)
+		served := []string{}
+		for _, method := range []string{"eth_call", "eth_chainId", "eth_sign", "eth_subscribe", "eth_unsubscribe"} {
+			if routes.route(&jsonrpc.Call{Method: method}) != nil {
+				served = append(served, method)
+			}
+		}
+		if got := strings.Join(served, " "); got != c.served {
+			t.Errorf("%q: serves %s, want %s", c.allowed, got, c.served)
+		}
+	}
+}

@@ -146,9 +146,10 @@ func (f *follower) stalled(s *source) *departure {
 	}
 	own := make(chan answer, 1)
 	s.polling.Go(func() {
+		a := answer{err: errInternal}
+		defer func() { own <- a }()
 		defer s.recovered()
-		h, err := s.latest(ctx)
-		own <- answer{h, err}
+		a.head, a.err = s.latest(ctx)
 	})
 	ahead := f.othersAhead(s, tip.number)
 	var h head
@@ -171,7 +172,7 @@ func (f *follower) stalled(s *source) *departure {
 	case len(s.events) > 0:
 		return nil // it has just come
 	case !s.joined:
-		if h, err = s.mark(ctx); err == nil {
+		if h, err = s.mark(f.hub.base); err == nil {
 			err = f.join(s, h)
 		}
 		if err != nil {
@@ -199,16 +200,25 @@ const maxCompared = 3
 // othersAhead reports whether another member has a block above number.
 func (f *follower) othersAhead(s *source, number uint64) bool {
 	members, able := f.opts.Group.Followable()
+	ctx, cancel := context.WithTimeout(f.hub.base, f.opts.CallTimeout)
+	defer cancel()
+	ahead := make(chan bool, 2*maxCompared)
 	asked := 0
 	for _, m := range members[:able] {
 		if m == s.member || asked == maxCompared {
 			continue
 		}
 		asked++
-		ctx, cancel := context.WithTimeout(f.hub.base, f.opts.CallTimeout)
-		reply := m.Own(ctx, "eth_blockNumber", "[]", f.opts.CallTimeout)
-		cancel()
-		if n, ok := backend.Quantity(reply.Result); reply.Err == nil && ok && n > number {
+		s.polling.Go(func() {
+			defer func() { ahead <- false }() // which nobody reads, unless it panics
+			defer s.recovered()
+			reply := m.Own(ctx, "eth_blockNumber", "[]", f.opts.CallTimeout)
+			n, ok := backend.Quantity(reply.Result)
+			ahead <- reply.Err == nil && ok && n > number
+		})
+	}
+	for range asked {
+		if <-ahead {
 			return true
 		}
 	}

@@ -3,6 +3,7 @@ package subscribe
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -28,15 +29,41 @@ func (f *follower) connect() *source {
 		s, err := f.open(c)
 		if err == nil {
 			f.waits = 0
+			f.endOutage()
 			return s
 		}
 		failure = err
 		f.avoid(c.member, c.polls)
 		f.opts.Log.Warn("backend cannot be followed", "backend_group", f.opts.Group.Name(), "backend", c.member.Name(), "polled", c.polls, "error", short(err))
 	}
+	f.noteOutage()
 	f.refuseWaiting(failure)
 	f.pause()
 	return nil
+}
+
+// noteOutage says that nobody can be followed, once a minute.
+func (f *follower) noteOutage() {
+	now := time.Now()
+	if f.outage.IsZero() {
+		f.outage = now
+		f.opts.Metrics.outage.WithLabelValues(f.opts.Group.Name()).Set(1)
+	}
+	if now.Sub(f.warned) < time.Minute {
+		return
+	}
+	f.warned = now
+	f.opts.Log.Warn("no backend can be followed, subscriptions wait", "backend_group", f.opts.Group.Name(), "for", now.Sub(f.outage).Round(time.Second).String())
+}
+
+// endOutage says that somebody is followed again.
+func (f *follower) endOutage() {
+	if f.outage.IsZero() {
+		return
+	}
+	f.opts.Log.Warn("a backend can be followed again", "backend_group", f.opts.Group.Name(), "after", time.Since(f.outage).Round(time.Second).String())
+	f.opts.Metrics.outage.WithLabelValues(f.opts.Group.Name()).Set(0)
+	f.outage, f.warned = time.Time{}, time.Time{}
 }
 
 // refuseWaiting tells clients that wait for their first event's backend that there
@@ -131,12 +158,16 @@ func (f *follower) resume(s *source) error {
 	}
 	f.hub.mu.Unlock()
 	errs := make([]error, len(all))
-	var failed atomic.Int64
+	var asked, failed atomic.Int64
+	fails := func() bool { // and is left, but for one that it leaves without an answer when all others were tried
+		return failed.Load() > 0 && (f.waits == 0 || f.waits < mostRounds && asked.Load() >= subscribesAtOnce && 2*failed.Load() > asked.Load())
+	}
 	_ = atOnce(len(all), subscribesAtOnce, func(i int) error {
-		if all[i].kind == heads || s.isLost() || 2*failed.Load() > int64(min(len(all), subscribesAtOnce)) {
+		if all[i].kind == heads || s.isLost() || fails() {
 			return nil
 		}
-		if errs[i] = s.subscribe(all[i], all[i].spec); errs[i] != nil && !isRefusal(errs[i]) {
+		errs[i] = s.subscribe(all[i], all[i].spec)
+		if asked.Add(1); errs[i] != nil && !isRefusal(errs[i]) {
 			failed.Add(1)
 		}
 		return nil
@@ -144,7 +175,7 @@ func (f *follower) resume(s *source) error {
 	switch {
 	case s.isLost():
 		return s.reason
-	case 2*failed.Load() > int64(min(len(all), subscribesAtOnce)): // not for one that it leaves without an answer
+	case fails(), f.waits < mostRounds && 2*failed.Load() > int64(len(all)):
 		return errs[slices.IndexFunc(errs, func(err error) bool { return err != nil && !isRefusal(err) })]
 	}
 	var refused, lost []*feed
@@ -161,6 +192,9 @@ func (f *follower) resume(s *source) error {
 		default:
 			refused = append(refused, fd)
 		}
+	}
+	if len(refused) > 0 && f.waits == 0 {
+		return fmt.Errorf("it refuses a subscription to %s", refused[0].kind) // others may not
 	}
 	h, err := s.mark(f.hub.base)
 	if err != nil {
@@ -235,8 +269,12 @@ func (f *follower) restart(s *source, h head, reason string) {
 
 // gap tells clients that events were lost, or only counts it.
 func (f *follower) gap(reason string, feeds ...*feed) {
+	clients := 0
+	for _, fd := range feeds {
+		clients += fd.clients()
+	}
 	f.opts.Metrics.gaps.WithLabelValues(f.opts.Group.Name()).Inc()
-	f.opts.Log.Warn("events of subscriptions were lost", "backend_group", f.opts.Group.Name(), "reason", reason, "subscriptions", len(feeds))
+	f.opts.Log.Warn("events of subscriptions were lost", "backend_group", f.opts.Group.Name(), "reason", reason, "subscriptions_of_clients", clients, "sockets_ended", !f.opts.CountGaps)
 	if f.opts.CountGaps {
 		return
 	}

@@ -61,6 +61,13 @@ func (f *feed) empty(now time.Time, grace time.Duration) bool {
 	return len(f.subs) == 0 && now.Sub(f.emptied) >= grace
 }
 
+// clients is how many subscriptions of clients the feed has.
+func (f *feed) clients() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.subs)
+}
+
 // emptySince is when the last client left.
 func (f *feed) emptySince() (at time.Time, empty bool) {
 	f.mu.Lock()

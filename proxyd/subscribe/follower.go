@@ -21,8 +21,10 @@ type follower struct {
 
 	failed  map[string]time.Time // when a way to follow a member was left
 	pace    pace
-	sources int // how many there were
-	waits   int // rounds in a row without a source
+	sources int       // how many there were
+	waits   int       // rounds in a row without a source
+	outage  time.Time // since when nobody is followed, zero while somebody is
+	warned  time.Time // when that was last said
 }
 
 func newFollower(h *Hub) *follower {
@@ -90,6 +92,7 @@ func (f *follower) idle() bool {
 		return false
 	}
 	f.hub.running = false
+	f.endOutage()
 	return true
 }
 
@@ -263,7 +266,6 @@ func (f *follower) accept(s *source, fd *feed) {
 func (f *follower) take(s *source, e event) error {
 	s.bytes.Add(-int64(len(e.result)))
 	switch {
-	case e.feed != nil && e.feed.gone:
 	case e.mark:
 		s.marks--
 	case s.marks > 0 && (e.feed == nil || e.feed.kind == logs): // old news, see mark
@@ -315,6 +317,9 @@ func (f *follower) takeHead(s *source, raw []byte) error {
 
 // takeOther passes on what is no head.
 func (f *follower) takeOther(s *source, e event) {
+	if e.feed.gone {
+		return
+	}
 	if e.feed.kind != logs {
 		e.feed.emit(e.result, s.member.Name())
 		return

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gateway.internal/proxyd/backend"
+	"gateway.internal/proxyd/devchain"
 )
 
 func TestFeedsInGraceMakeRoomForOthers(t *testing.T) {
@@ -169,4 +170,100 @@ func TestReorganisationOfWhichOnlyTheLastHeadCame(t *testing.T) {
 	time.Sleep(100 * time.Millisecond)
 	w.nodes[0].relay.changes(nil)
 	w.mine(6, all...)
+}
+
+func TestSubscriptionThatOneBackendDoesNotTakeIsMadeAtAnother(t *testing.T) {
+	for _, how := range []string{"refused", "unanswered"} {
+		t.Run(how, func(t *testing.T) {
+			w := newWorld(t, 3, setting{relays: true})
+			s := w.session()
+			all := []*sub{s.subscribe(`["newHeads"]`), s.subscribe(everyLog)}
+			w.mine(3, all...)
+			var n atomic.Int64
+			id := regexp.MustCompile(`"id":(\d+)`)
+			w.nodes[1].relay.changes(func(m string) ([]string, bool) {
+				if !strings.Contains(m, "eth_subscription") && strings.Contains(m, `"result":"0x`) && n.Add(1) > 1 {
+					if how == "unanswered" {
+						return nil, false
+					}
+					return []string{`{"jsonrpc":"2.0",` + id.FindString(m) + `,"error":{"code":-32005,"message":"too many"}}`}, false
+				}
+				return []string{m}, false
+			})
+			w.nodes[0].goDown()
+			w.mine(3, all...)
+		})
+	}
+}
+
+func TestUnansweredLogsOfTheFollowedBackendAreFetchedElsewhere(t *testing.T) {
+	w := newWorld(t, 2, setting{relays: true, hub: func(o *Options) { o.HeadStall = 5 * time.Second }})
+	s := w.session()
+	all := []*sub{s.subscribe(`["newHeads"]`), s.subscribe(everyLog)}
+	w.mine(3, all...)
+	var heads, answers atomic.Int64
+	getLogs := regexp.MustCompile(`"result":\[`)
+	w.nodes[0].relay.changes(func(m string) ([]string, bool) {
+		switch {
+		case strings.Contains(m, "eth_subscription") && heads.Add(1) <= 2: // the head and the log of one block
+			return nil, false
+		case !strings.Contains(m, "eth_subscription") && getLogs.MatchString(m) && answers.Add(1) == 1:
+			return nil, false
+		}
+		return []string{m}, false
+	})
+	w.chain.Mine(1)
+	time.Sleep(50 * time.Millisecond)
+	w.mine(3, all...)
+}
+
+func TestLogsThatHangAtOneBackendAreFetchedElsewhere(t *testing.T) {
+	w := newWorld(t, 3, setting{relays: true, noHTTP: true, hub: func(o *Options) { o.CallTimeout = 300 * time.Millisecond }})
+	s := w.session()
+	all := []*sub{s.subscribe(`["newHeads"]`), s.subscribe(everyLog)}
+	w.mine(3, all...)
+	w.nodes[1].relay.changes(func(m string) ([]string, bool) {
+		if !strings.Contains(m, "eth_subscription") && strings.Contains(m, `"result":[`) {
+			return nil, false
+		}
+		return []string{m}, false
+	})
+	w.nodes[2].goDown()
+	w.nodes[0].goDown()
+	time.AfterFunc(1500*time.Millisecond, w.nodes[2].comeBack)
+	w.mine(3, all...)
+}
+
+func TestOthersThatHangHoldNothingUp(t *testing.T) {
+	w := newWorld(t, 4, setting{hub: func(o *Options) { o.CallTimeout = time.Second; o.HeadStall = 5 * time.Second }, backend: func(i int, o *backend.Options) { o.ResponseTimeout = 10 * time.Second }})
+	s := w.session()
+	hs := s.subscribe(`["newHeads"]`)
+	w.mine(3, hs)
+	w.nodes[1].SetLag(1)
+	w.nodes[2].is(devchain.FaultHang)
+	w.nodes[3].is(devchain.FaultHang)
+	at := time.Now()
+	w.nodes[0].goDown()
+	time.Sleep(100 * time.Millisecond)
+	w.nodes[1].SetLag(0)
+	w.mine(2, hs)
+	if took := time.Since(at); took > 4*time.Second {
+		t.Errorf("%v until heads went on, with a CallTimeout of 1 s", took)
+	}
+}
+
+func TestChainThatWentBackIsFollowedOn(t *testing.T) {
+	w := newWorld(t, 2, setting{hub: func(o *Options) { o.HeadStall = 300 * time.Millisecond }})
+	s := w.session()
+	hs := s.subscribe(`["newHeads"]`)
+	w.mine(40, hs)
+	w.chain.Reorg(30, 1)
+	time.Sleep(500 * time.Millisecond)
+	for range 20 {
+		w.chain.Mine(1)
+		time.Sleep(50 * time.Millisecond)
+	}
+	if strings.Contains(w.log.String(), "leave backend") {
+		t.Error("a backend was left")
+	}
 }

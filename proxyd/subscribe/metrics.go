@@ -12,6 +12,7 @@ type Metrics struct {
 	duplicates    *prometheus.CounterVec
 	gaps          *prometheus.CounterVec
 	followed      *prometheus.GaugeVec
+	outage        *prometheus.GaugeVec
 }
 
 // NewMetrics registers the series with reg.
@@ -34,6 +35,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		replayed:      counter("subscription_replayed_total", "Events that were fetched because no subscription brought them.", "kind"),
 		duplicates:    counter("subscription_duplicates_total", "Events that clients knew already and were not told again.", "kind"),
 		gaps:          counter("subscription_gaps_total", "Gaps that could not be closed: events were lost.", "backend_group_name"),
+		outage:        gauge("subscription_outage", "1 while subscriptions wait because no backend of the group can be followed.", "backend_group_name"),
 		followed:      gauge("subscription_backend", "1 for the backend that a group's subscriptions follow.", "backend_group_name", "backend_name"),
 	}
 }

@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -217,29 +218,52 @@ func (f *follower) fetchLogs(ctx context.Context, s *source, next *blocks, behin
 		}
 		replays = append(replays, logsReplay{feed: fd, from: max(from, fd.since, fd.told.floor) + 1})
 	}
-	return replays, atOnce(len(replays), subscribesAtOnce, func(i int) (err error) {
+	_ = atOnce(len(replays), subscribesAtOnce, func(i int) error {
 		r := &replays[i]
 		if r.from > tip.number {
 			return nil
 		}
-		if r.logs, err = s.logsBetween(ctx, r.feed, r.from, tip.number, next); err != nil {
-			var refused *backend.RPCError
-			switch {
-			case errors.As(err, &refused) && !last:
-				return fmt.Errorf("%w: %w", errMoved, err)
-			case !s.isLost() && (s.joined || f.waits > 0):
-				r.failed = err
-				return nil
-			}
-			return err // others may, which are tried first when a source is new
-		}
+		r.failed = errors.New("internal error") // unless this comes to its end
+		r.logs, r.failed = s.logsBetween(ctx, r.feed, r.from, tip.number, next)
 		for _, l := range r.logs {
 			if known, ok := next.at(l.number); ok && known.hash != l.hash {
-				return errMoved
+				r.failed = errMoved
 			}
 		}
 		return nil
 	})
+	return replays, f.judge(s, replays, last)
+}
+
+// judge says whether what could not be fetched is the source's failure. Otherwise it is
+// a filter's own: one that asks for too much, or for what takes too long.
+func (f *follower) judge(s *source, replays []logsReplay, last bool) error {
+	var refused, silent error // the last of each
+	unanswered := 0
+	for i := range replays {
+		var rpc *backend.RPCError
+		switch err := replays[i].failed; {
+		case err == nil:
+		case errors.Is(err, errMoved):
+			return err
+		case errors.As(err, &rpc), backend.IsTooLarge(err):
+			refused = err
+		default:
+			silent = err
+			unanswered++
+		}
+	}
+	switch {
+	case refused == nil && silent == nil:
+		return nil
+	case refused != nil && !last: // a node may not know its own head yet
+		return fmt.Errorf("%w: %w", errMoved, refused)
+	case s.isLost(), !s.joined && f.waits == 0, s.joined && !s.polls(): // others may tell them
+		return cmp.Or(silent, refused)
+	case silent != nil && (s.joined || f.waits < mostRounds && 2*unanswered >= len(replays)):
+		return silent
+	}
+	return nil
 }
 
 // refusedLogs is about a feed whose logs a backend will not tell. Where every new block's
