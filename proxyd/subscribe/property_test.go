@@ -34,7 +34,7 @@ func history(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	n := 2 + r.IntN(2)
 	polled := r.IntN(n + 2) // the first of them have no WebSocket: often none
-	w := newWorld(t, n, setting{relays: r.IntN(2) == 0, noWS: func(i int) bool { return polled < n && i == polled }, hub: func(o *Options) { o.Grace = 20 * time.Millisecond }})
+	w := newWorld(t, n, setting{relays: r.IntN(2) == 0, noWS: func(i int) bool { return polled < n && i == polled }, hub: func(o *Options) { o.Grace, o.ReplayBlocks = 20*time.Millisecond, 1000 }})
 	var did []string
 	t.Cleanup(func() {
 		if t.Failed() {

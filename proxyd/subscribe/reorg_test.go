@@ -132,9 +132,9 @@ func TestReorganisationDuringTheMove(t *testing.T) {
 			w := newWorld(t, 2, setting{})
 			all := w.begin()
 			w.nodes[1].SetFault(devchain.Fault{Kind: devchain.FaultSlow, Delay: 100 * time.Millisecond, Method: "eth_getLogs"})
+			calls := w.nodes[1].CallsOf("eth_getLogs")
 			w.nodes[0].goDown()
 			w.chain.Mine(4)
-			calls := w.nodes[1].CallsOf("eth_getLogs")
 			eventually(t, "it fetches logs", func() error {
 				if w.nodes[1].CallsOf("eth_getLogs") == calls {
 					return fmt.Errorf("it does not")
