@@ -120,7 +120,7 @@ var (
 
 var errInternal = errors.New("internal error")
 
-var errClosed = errors.New("the gateway is shutting down")
+var errClosed = fmt.Errorf("the gateway is shutting down: %w", context.Canceled)
 
 // ServeRPC implements jsonrpc.Handler.
 func (h *Hub) ServeRPC(ctx context.Context, calls []*jsonrpc.Call) {
