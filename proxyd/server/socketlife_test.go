@@ -637,3 +637,22 @@ func TestNotificationsAreTextAndInOrder(t *testing.T) {
 		k.gets(fmt.Sprintf(`{"jsonrpc":"2.0","method":"eth_subscription","params":{"subscription":"0xab","result":%d}}`, i))
 	}
 }
+
+func TestTooManySmallNotificationsCloseASlowReader(t *testing.T) {
+	f := newSocketFront(t, nil, nil)
+	slow := f.openSmall(t, 4096)
+	session := f.subscribe(t, slow)
+	closed := func() bool { return strings.Contains(f.metrics(), "proxyd_client_ws_slow_readers_total 1\n") }
+	// The kernel takes some MiB first. What waits then is far below the bound in bytes.
+	const most = 300_000
+	n := 0
+	for ; n < most && (n%1000 > 0 || !closed()); n++ {
+		session.Notify("0x1", []byte("1"))
+		if n%100 == 0 {
+			time.Sleep(time.Millisecond) // for what writes them
+		}
+	}
+	if !closed() {
+		t.Errorf("%d notifications were queued for a client that reads nothing", n)
+	}
+}

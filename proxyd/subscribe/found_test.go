@@ -267,3 +267,35 @@ func TestChainThatWentBackIsFollowedOn(t *testing.T) {
 		t.Error("a backend was left")
 	}
 }
+
+func TestHeadsThatCameBeforeTheLatestAreOldNews(t *testing.T) {
+	for depth := 1; depth <= 3; depth++ {
+		t.Run(fmt.Sprint("depth=", depth), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 2, setting{noHTTP: true})
+			all := w.begin()
+			next := w.nodes[1]
+			next.SetFault(devchain.Fault{Kind: devchain.FaultSlow, Delay: 10 * time.Second, Method: "eth_getBlockByNumber"})
+			calls := next.CallsOf("eth_getBlockByNumber")
+			heads := all[0]
+			told := len(heads.session.told(heads.id))
+			w.nodes[0].goDown()
+			eventually(t, "it asks for the head", func() error {
+				if next.CallsOf("eth_getBlockByNumber") == calls {
+					return fmt.Errorf("it does not")
+				}
+				return nil
+			})
+			// The subscription brings these; the answer comes behind them, and is of the
+			// other branch.
+			w.chain.Mine(depth)
+			w.chain.Reorg(depth, depth+1)
+			next.is(devchain.FaultNone)
+			w.heal(w.chain, all...)
+			w.mine(3, all...)
+			if got := len(heads.session.told(heads.id)) - told; got != depth+1+3 {
+				t.Errorf("%d heads were told, want the %d of the branch that stands", got, depth+1+3)
+			}
+		})
+	}
+}
