@@ -432,4 +432,8 @@ func TestEmptyWhitelistAllowsNothingOverWebSocket(t *testing.T) {
 			t.Errorf("%q: serves %s, want %s", c.allowed, got, c.served)
 		}
 	}
+	mapped.Map("eth_subscribe", &Target{}) // refused by name
+	if routes := mapped.OverWebSocket(nil, answers, answers); routes.route(&jsonrpc.Call{Method: "eth_subscribe"}) != nil {
+		t.Error("eth_subscribe is served although the mapping refuses it")
+	}
 }

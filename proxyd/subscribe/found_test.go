@@ -299,3 +299,18 @@ func TestHeadsThatCameBeforeTheLatestAreOldNews(t *testing.T) {
 		})
 	}
 }
+
+func TestLogsThatTheBackendNeverTakesBackAreTakenBack(t *testing.T) {
+	w := newWorld(t, 1, setting{relays: true})
+	all := w.begin()
+	w.mine(5, all...)
+	w.nodes[0].relay.changes(func(m string) ([]string, bool) {
+		if strings.Contains(m, `"removed":true`) {
+			return nil, false
+		}
+		return []string{m}, false
+	})
+	w.chain.Reorg(2, 2)
+	w.chain.Mine(overlap + 1)
+	w.heal(w.chain, all...)
+}
