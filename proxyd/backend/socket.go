@@ -21,8 +21,8 @@ const (
 	// socketIdle is how long a socket that nobody uses stays open.
 	socketIdle = time.Minute
 	// maxEarly is how many notifications are kept of subscriptions whose answer has
-	// not come yet.
-	maxEarly = 1024
+	// not come yet, maxEarlyBytes how large they may be together.
+	maxEarly, maxEarlyBytes = 1024, 16 << 20
 )
 
 // Socket is a WebSocket connection to a backend. Calls and subscriptions share

@@ -1299,3 +1299,16 @@ func TestSecretsOfASocketAreInNoErrorLogOrAnswer(t *testing.T) {
 	check("closed", rawServer(t, func(net.Conn) {}))
 	check("unknown host", "http://backend.invalid")
 }
+
+func TestEarlyNotificationsAreBoundedInBytes(t *testing.T) {
+	s := &Socket{asking: 1}
+	large := make([]byte, maxEarlyBytes/4)
+	for i := range 4 {
+		if err := s.notify("x", large); err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+	if err := s.notify("x", []byte("1")); !errors.Is(err, errEarly) {
+		t.Errorf("%v", err)
+	}
+}

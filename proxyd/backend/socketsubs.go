@@ -79,6 +79,14 @@ const maxEnded = 10_000
 
 var errEarly = errors.New("too many notifications of subscriptions that were not answered yet")
 
+// earlyBytes is the size of what is kept of early notifications.
+func (s *Socket) earlyBytes() (n int) {
+	for _, e := range s.early {
+		n += len(e.result)
+	}
+	return n
+}
+
 // notify gives a notification to its subscription.
 func (s *Socket) notify(id string, result []byte) error {
 	s.mu.Lock()
@@ -87,7 +95,7 @@ func (s *Socket) notify(id string, result []byte) error {
 	case taken != nil:
 		taken(result)
 	case s.asking == 0 || s.ended1[id] || s.ended2[id]:
-	case len(s.early) == maxEarly: // one of them may be lost
+	case len(s.early) == maxEarly || s.earlyBytes()+len(result) > maxEarlyBytes: // one of them may be lost
 		return errEarly
 	default:
 		s.early = append(s.early, earlyNotification{id, result})

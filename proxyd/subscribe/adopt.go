@@ -5,6 +5,13 @@ import (
 	"time"
 )
 
+// tidy is sweep between events.
+func (f *follower) tidy(s *source) {
+	f.hub.mu.Lock()
+	defer f.hub.mu.Unlock()
+	f.sweep(s)
+}
+
 // sweep removes feeds that nobody wants any more. The caller holds the hub's lock.
 func (f *follower) sweep(s *source) {
 	now := time.Now()

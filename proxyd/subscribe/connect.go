@@ -245,6 +245,7 @@ func (f *follower) join(s *source, h head) error {
 	}
 	s.joined = true
 	for _, e := range s.held {
+		s.bytes.Add(-int64(len(e.result)))
 		f.takeOther(s, e)
 	}
 	s.held = nil

@@ -129,9 +129,7 @@ func (f *follower) follow(s *source) *departure {
 				return nil
 			}
 		case <-tick.C:
-			f.hub.mu.Lock()
-			f.sweep(s)
-			f.hub.mu.Unlock()
+			f.tidy(s)
 			if !f.adopt(s) {
 				return nil
 			}
@@ -195,6 +193,7 @@ func (f *follower) take(s *source, e event) error {
 	case len(s.held) == maxWaiting:
 		return errOverflow
 	default:
+		s.bytes.Add(int64(len(e.result))) // it still waits
 		s.held = append(s.held, e)
 	}
 	return nil
